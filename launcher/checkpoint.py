@@ -1,0 +1,137 @@
+"""Checkpoints as folders: layout, commit, verification, retention. No tensors here, no torch.
+
+What is in the files is the strategies' knowledge; when they are written, `saving`'s.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher import rundir
+from launcher.rundir import RunDir
+
+STATE = "state.json"
+_CHUNK_BYTES = 1 << 22
+
+
+def tensor_file(group: str) -> str:
+    """`model.safetensors`."""
+    return f"{group}.safetensors"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoint to go on from, and the newer ones that had to be passed over."""
+
+    name: str
+    """Relative to the run directory; empty when there is none."""
+    passed_over: tuple[str, ...]
+    """One sentence each: which, and what is wrong with it."""
+
+
+def committed_steps(run_dir: RunDir) -> list[int]:
+    """Steps of the checkpoints that have a manifest, the newest last."""
+    return sorted(
+        step
+        for step in _steps(run_dir)
+        if run_dir.exists(f"{rundir.checkpoint_name(step)}/{rundir.MANIFEST}")
+    )
+
+
+def newest_valid(run_dir: RunDir) -> Choice:
+    """The newest checkpoint whose every file matches its manifest."""
+    passed_over: list[str] = []
+    for step in reversed(committed_steps(run_dir)):
+        name = rundir.checkpoint_name(step)
+        reason = find_damage(run_dir, name)
+        if not reason:
+            return Choice(name=name, passed_over=tuple(passed_over))
+        passed_over.append(f"{name} is damaged ({reason})")
+    return Choice(name="", passed_over=tuple(passed_over))
+
+
+def find_damage(run_dir: RunDir, name: str) -> str:
+    """Why a checkpoint cannot be trusted; empty when every byte is as it was written."""
+    try:
+        files: dict[str, dict[str, Any]] = json.loads(run_dir.read(f"{name}/{rundir.MANIFEST}"))[
+            "files"
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{rundir.MANIFEST} is unreadable: {error}"
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda file: _file_damage(run_dir, f"{name}/{file}", files[file]), files)
+        return next((damage for damage in found if damage), "")
+
+
+def clear(run_dir: RunDir, name: str) -> Path:
+    """An empty local folder for a new checkpoint; what half-written one was there is gone."""
+    run_dir.remove(f"{name}/{rundir.MANIFEST}")
+    run_dir.remove(name)
+    folder = run_dir.local(name)
+    with rundir.storage_errors(str(folder)):
+        folder.mkdir(parents=True)
+    return folder
+
+
+def commit(run_dir: RunDir, name: str) -> None:
+    """Makes the files of a folder a checkpoint: durable first, then named in its manifest."""
+    folder = run_dir.local(name)
+    with rundir.storage_errors(str(folder)):
+        files = {path.name: _describe(path) for path in sorted(folder.iterdir())}
+    run_dir.write_json(f"{name}/{rundir.MANIFEST}", {"schema": 1, "files": files})
+    rundir.sync(folder.parent)
+
+
+def prune(run_dir: RunDir, *, keep_last: int) -> list[str]:
+    """Removes all but the newest checkpoints, manifest first; returns the names that went."""
+    names = [rundir.checkpoint_name(step) for step in committed_steps(run_dir)[:-keep_last]]
+    for name in names:
+        run_dir.remove(f"{name}/{rundir.MANIFEST}")
+        run_dir.remove(name)
+    return names
+
+
+def remove_unfinished(run_dir: RunDir) -> None:
+    """Removes folders that a killed run left without a manifest."""
+    committed = set(committed_steps(run_dir))
+    for step in _steps(run_dir):
+        if step not in committed:
+            run_dir.remove(rundir.checkpoint_name(step))
+
+
+def _steps(run_dir: RunDir) -> Iterator[int]:
+    for folder in run_dir.names(rundir.CHECKPOINTS):
+        step = rundir.checkpoint_step(folder)
+        if step:
+            yield step
+
+
+def _file_damage(run_dir: RunDir, file: str, expected: dict[str, Any]) -> str:
+    short = file.rsplit("/", 1)[-1]
+    try:
+        size, digest = _measure(run_dir.local(file))
+    except OSError as error:
+        return f"{short}: {error.strerror or error}"
+    if size != expected["bytes"]:
+        return f"{short} has {size} bytes, not {expected['bytes']}"
+    return "" if digest == expected["sha256"] else f"{short} does not match its hash"
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    size, digest = _measure(path)
+    rundir.sync(path)
+    return {"bytes": size, "sha256": digest}
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return size, digest.hexdigest()

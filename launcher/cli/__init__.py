@@ -1,0 +1,80 @@
+"""The `launcher` command. Each subcommand's module is imported when it is called.
+
+What the commands do is the modules' of this folder; what a run is, the rows' below.
+"""
+
+import sys
+import traceback
+from importlib import import_module
+from typing import Any
+
+import click
+
+from launcher import __version__
+from launcher.errors import ExitCode, LauncherError
+
+_COMMANDS = {
+    "init": ("starting", "Write a spec, and the code it names, that trains as it is."),
+    "validate": ("specs", "Check a spec."),
+    "explain": ("specs", "Say who set each value of a spec."),
+    "schema": ("specs", "Print the JSON Schema of specs, for editors."),
+    "plan": ("specs", "Print every value that a run would use; start nothing."),
+    "run": ("training", "Train here, in the foreground."),
+    "resume": ("training", "Go on from a run's last good checkpoint."),
+    "ls": ("runs", "List runs."),
+    "show": ("runs", "Show a run's outcome and record."),
+    "logs": ("runs", "Print what a rank printed."),
+    "stop": ("runs", "End a run that is training, with a checkpoint."),
+    "wait": ("runs", "Wait until a run ends."),
+    "doctor": ("starting", "Check this machine, and name the fix for what fails."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Knows the names of its commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"launcher.cli.{_COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="launcher")
+def launcher() -> None:
+    """Train PyTorch models from one YAML job spec.
+
+    RUN is a run id, a unique prefix of one, the path of a run directory, or @last.
+    """
+
+
+def main() -> Any:
+    """The entry point: runs a command, and words its errors."""
+    try:
+        launcher(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.Abort:
+        sys.exit(ExitCode.STOPPED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.SPEC)
+    except LauncherError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(ExitCode.SUCCEEDED)
+    except Exception:  # noqa: BLE001  # the last place where a bug of ours can be reported
+        traceback.print_exc()
+        click.echo("error: this is a bug of the launcher, please report it", err=True)
+        sys.exit(ExitCode.BUG)

@@ -1,0 +1,126 @@
+"""What several commands ask for in the same way: the spec, the run, the form of the output.
+
+Each function here is an option, or turns arguments into values.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from launcher import planner, rundir, specfile
+from launcher.plan import RunPlan
+from launcher.resources import Resources, this_host
+from launcher.rundir import RunDir
+from launcher.specfile import Document
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_STORAGE = "runs"
+
+
+def spec_argument(command: F) -> F:
+    """The job spec and its overrides."""
+    command = click.argument("spec", type=click.Path(path_type=Path))(command)
+    return overrides_option(command)
+
+
+def overrides_option(command: F) -> F:
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a field with a YAML value; null takes it away. Repeatable.",
+    )(command)
+
+
+def storage_option(command: F) -> F:
+    return click.option(
+        "--storage",
+        default=None,
+        metavar="FOLDER",
+        help=f"Where runs are kept.  [default: ./{DEFAULT_STORAGE}]",
+    )(command)
+
+
+def output_option(command: F) -> F:
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="json: one JSON document on stdout.",
+    )(command)
+
+
+def run_argument(command: F) -> F:
+    return click.argument("run", metavar="RUN")(command)
+
+
+def find_run(reference: str, storage: str | None) -> RunDir:
+    """The run that a person means; NoSuchRunError when there is none."""
+    return rundir.find(reference, storage=absolute_storage(storage or DEFAULT_STORAGE))
+
+
+def absolute_storage(storage: str) -> str:
+    return storage if "://" in storage else str(Path(storage).absolute())
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A spec, read and planned for this host."""
+
+    document: Document
+    plan: RunPlan
+    resources: Resources
+
+
+def plan_spec(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    storage: str | None = None,
+    code_dir: str | None = None,
+    earlier: RunPlan | None = None,
+) -> Asked:
+    """Reads, checks and plans a spec; SpecError with everything that is wrong with it.
+
+    `earlier` is the plan of the run that goes on, under its own id.
+    """
+    folder = Path(code_dir) if code_dir else path.absolute().parent
+    document = specfile.read(path, overrides=overrides, code_dir=folder)
+    resources = this_host()
+    spec = document.spec
+    document.refuse(planner.problems(spec, resources) if spec else ())
+    assert spec is not None  # or the document has problems, and was refused
+    plan = planner.make_plan(
+        spec,
+        resources,
+        run_id=earlier.run_id if earlier else _fresh_id(spec.name),
+        storage=earlier.storage
+        if earlier
+        else absolute_storage(storage or spec.storage or DEFAULT_STORAGE),
+        code_dir=str(folder),
+        earlier=earlier,
+    )
+    return Asked(document=document, plan=plan, resources=resources)
+
+
+def say(text: str) -> None:
+    """News, for a person."""
+    click.echo(text, err=True)
+
+
+def put(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def _fresh_id(name: str) -> str:
+    return rundir.new_run_id(name, now=datetime.now(UTC), suffix=secrets.token_hex(2))

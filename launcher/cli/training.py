@@ -1,0 +1,161 @@
+"""`run` and `resume`: training in the foreground."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, cast
+
+import click
+
+from launcher import driver, rundir
+from launcher.cli.asking import (
+    Asked,
+    find_run,
+    output_option,
+    overrides_option,
+    plan_spec,
+    put,
+    run_argument,
+    say,
+    spec_argument,
+    storage_option,
+)
+from launcher.cli.console import open_console
+from launcher.cli.wording import outcome_text
+from launcher.contracts import StopRequest
+from launcher.engines import EngineName, default_engine
+from launcher.errors import SpecError
+from launcher.outcome import Outcome
+from launcher.plan import RunPlan
+from launcher.rundir import RunDir
+
+
+def engine_option(command: Any) -> Any:
+    return click.option(
+        "--engine",
+        type=click.Choice(["inline", "local"]),
+        default=None,
+        help="inline: the one rank runs in this process, where a debugger reaches it. "
+        "local: each rank is a process.  [default: inline for one rank, else local]",
+    )(command)
+
+
+@click.command()
+@spec_argument
+@storage_option
+@engine_option
+@output_option
+def run(
+    spec: Path, overrides: tuple[str, ...], storage: str | None, engine: str | None, output: str
+) -> None:
+    """Train SPEC here, in the foreground.
+
+    Ctrl-C finishes the step, saves and ends; a second one ends at once.
+    """
+    asked = plan_spec(spec, overrides=overrides, storage=storage)
+    name = _engine(engine, asked.plan)
+    run_dir = rundir.create(asked.plan.storage, asked.plan.run_id)
+    _train(run_dir, asked, overrides, name, output=output)
+
+
+@click.command()
+@run_argument
+@overrides_option
+@storage_option
+@engine_option
+@output_option
+def resume(
+    run: str, overrides: tuple[str, ...], storage: str | None, engine: str | None, output: str
+) -> None:
+    """Go on with RUN from its last good checkpoint, with changes if there are any."""
+    run_dir = find_run(run, storage)
+    record, before = run_dir.read_json(rundir.RECORD), run_dir.read_json(rundir.PLAN)
+    if record is None or before is None:
+        raise SpecError(f"{run_dir.url} was cut off before it was described; run its spec anew")
+    earlier = RunPlan.model_validate(before)
+    overrides = (*record["overrides"], *overrides)
+    asked = plan_spec(
+        Path(run_dir.path(rundir.SPEC)),
+        overrides=overrides,
+        code_dir=record["code_dir"],
+        earlier=earlier,
+    )
+    ended = run_dir.read_json(rundir.OUTCOME)
+    if ended and ended["status"] == "succeeded" and earlier.train.limits == asked.plan.train.limits:
+        say(
+            f"{run_dir.run_id} is finished, at step {ended['step']}; to go on, give it a later "
+            "end, such as --set train.max_epochs=N"
+        )
+        _report(Outcome.model_validate(ended), output=output)
+    _train(run_dir, asked, overrides, _engine(engine, asked.plan), output=output)
+
+
+def _train(
+    run_dir: RunDir,
+    asked: Asked,
+    overrides: tuple[str, ...],
+    engine_name: EngineName,
+    *,
+    output: str,
+) -> NoReturn:
+    say(f"run {run_dir.run_id} in {run_dir.path()}")
+    for warning in asked.plan.warnings:
+        say(f"warning: {warning}")
+    with open_console(live=engine_name != "inline") as console, _interruptible() as stop:
+        outcome = driver.conduct(
+            run_dir,
+            asked.plan,
+            driver.Description(
+                spec_text=asked.document.text,
+                overrides=overrides,
+                resources=asked.resources,
+                now=datetime.now(UTC),
+            ),
+            engine_name=engine_name,
+            stop=stop,
+            audience=console,
+        )
+    _report(outcome, output=output)
+
+
+def _report(outcome: Outcome, *, output: str) -> NoReturn:
+    if output == "json":
+        put(outcome.model_dump(mode="json"))
+    else:
+        say(outcome_text(outcome))
+    sys.exit(outcome.exit_code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[StopRequest]:
+    """Ctrl-C and the polite signals ask for a graceful stop; a second one ends at once."""
+    stop = StopRequest()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if not stop.graceful.is_set():
+            stop.graceful.set()
+            say("stopping after this step, with a checkpoint; once more to end at once")
+            return
+        stop.at_once.set()
+        raise KeyboardInterrupt
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, on_signal) for number in signals]
+    try:
+        yield stop
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _engine(asked: str | None, plan: RunPlan) -> EngineName:
+    if asked == "inline" and plan.ranks.world_size > 1:
+        raise SpecError(
+            f"--engine inline runs one rank, and resources.world_size is {plan.ranks.world_size}; "
+            "add --set resources.world_size=1"
+        )
+    return cast(EngineName, asked) if asked else default_engine(plan)

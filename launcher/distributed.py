@@ -1,0 +1,165 @@
+"""Ranks, their process group, and collectives by name; with `resources` the only reader of the
+environment.
+
+How the processes of the ranks came to be is the engines' knowledge.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One rank's place among the others."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Rendezvous:
+    """Where the ranks of an attempt meet."""
+
+    address: str
+    port: int
+    listen_fd: int
+    """A socket that listens on the port already, inherited by rank 0: nobody else can take it."""
+
+
+@contextlib.contextmanager
+def process_group(
+    rank: Rank, *, backend: str, rendezvous: Rendezvous | None, timeout_s: float
+) -> Iterator[None]:
+    """The default process group of this rank; a single rank needs none.
+
+    A failing body leaves the group as it is: destroying it could wait for ranks that are gone.
+    """
+    if rendezvous is None:
+        yield
+        return
+    store = dist.TCPStore(
+        rendezvous.address,
+        rendezvous.port,
+        world_size=rank.world_size,
+        is_master=rank.rank == 0,
+        timeout=timedelta(seconds=timeout_s),
+        master_listen_fd=rendezvous.listen_fd if rank.rank == 0 else None,
+    )
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=rank.rank,
+        world_size=rank.world_size,
+        timeout=timedelta(seconds=timeout_s),
+        device_id=rank.device if rank.device.type == "cuda" else None,
+    )
+    yield
+    dist.destroy_process_group()
+
+
+class PendingSum:
+    """A sum over all ranks that is under way; `result` waits for it."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values
+        self._work = None
+        self._copied: torch.cuda.Event | None = None
+        if dist.is_initialized():
+            self._work = dist.all_reduce(values, async_op=True)
+        if values.is_cuda:
+            if self._work is not None:
+                self._work.wait()  # orders the streams; the CPU runs on
+            self._values = torch.empty_like(values, device="cpu", pin_memory=True)
+            self._values.copy_(values, non_blocking=True)
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def result(self) -> list[float]:
+        """The sums, as numbers on the host."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        elif self._work is not None:
+            self._work.wait()
+        return self._values.tolist()  # type: ignore[no-any-return]
+
+
+def all_reduce_async(values: Tensor) -> PendingSum:
+    """Starts summing a small float tensor over all ranks; called by every rank. Owns `values`."""
+    return PendingSum(values)
+
+
+def all_reduce_sum(values: Tensor) -> list[float]:
+    """The sum of a small float tensor over all ranks; called by every rank."""
+    return PendingSum(values).result()
+
+
+def barrier() -> None:
+    """Waits for every rank."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def is_peer_loss(error: BaseException) -> bool:
+    """Whether this error only says that another rank is gone."""
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text
+        for sign in (
+            "Connection closed by peer",
+            "Connection reset by peer",
+            "Broken pipe",
+            "Socket closed",
+            "connectFullMesh failed",
+            "Gloo",
+            "gloo",
+        )
+    )
+
+
+def set_environment(values: Mapping[str, str]) -> None:
+    """Sets variables for this process and what it starts."""
+    os.environ.update(values)
+
+
+def rank_environment(rank: Rank, *, rendezvous: Rendezvous | None, threads: int) -> dict[str, str]:
+    """What libraries expect in the environment of a rank, by torchrun's names."""
+    meeting = (
+        {"MASTER_ADDR": rendezvous.address, "MASTER_PORT": str(rendezvous.port)}
+        if rendezvous
+        else {}
+    )
+    return meeting | {
+        "RANK": str(rank.rank),
+        "LOCAL_RANK": str(rank.local_rank),
+        "WORLD_SIZE": str(rank.world_size),
+        "OMP_NUM_THREADS": str(threads),
+    }
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when the thread that forked it ends (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def start_loader_worker(_worker: int) -> None:
+    """Makes a loader process end with its rank, and not at the terminal's Ctrl-C."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

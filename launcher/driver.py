@@ -1,0 +1,179 @@
+"""A run from start to end: write the plan, start attempts, ask `retry`, record the outcome.
+
+How processes start is the engines' knowledge; how all this looks to a person, the audience's.
+"""
+
+import contextlib
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from launcher import checkpoint, lock, metrics, rundir
+from launcher.contracts import Attempt, Engine, StopRequest
+from launcher.engines import EngineName, open_engine
+from launcher.errors import ExitCode, StorageError
+from launcher.outcome import AttemptEnd, Outcome
+from launcher.plan import RunPlan
+from launcher.record import make_record
+from launcher.resources import Resources
+from launcher.retry import Failed, Verdict, decide
+from launcher.rundir import RunDir
+from launcher.tracking import tracked
+from launcher.watch import Audience, Watch
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the run directory says of a run beside its plan."""
+
+    spec_text: str
+    overrides: tuple[str, ...]
+    resources: Resources
+    now: datetime
+
+
+def conduct(
+    run_dir: RunDir,
+    plan: RunPlan,
+    description: Description,
+    *,
+    engine_name: EngineName,
+    stop: StopRequest,
+    audience: Audience,
+) -> Outcome:
+    """Trains the run to its end, through as many attempts as its retries allow.
+
+    PreflightError when another launcher trains it.
+    """
+    with lock.held(run_dir) as lock_fd:
+        run_dir.remove(rundir.OUTCOME)
+        run_dir.remove(rundir.STOP)
+        _describe(run_dir, plan, description)
+        with (
+            open_engine(engine_name, plan, lock_fd=lock_fd) as engine,
+            tracked(run_dir, plan),
+            Watch(run_dir, stop=stop, audience=audience) as watch,
+        ):
+            run = _Run(run_dir, plan, engine, engine_name=engine_name, watch=watch, stop=stop)
+            end = run.attempts()
+            outcome = run.outcome(end)
+            with contextlib.suppress(StorageError):  # what is returned says it all the same
+                run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
+    return outcome
+
+
+def _describe(run_dir: RunDir, plan: RunPlan, description: Description) -> None:
+    record = make_record(
+        code_dir=plan.code_dir,
+        overrides=description.overrides,
+        resources=description.resources,
+        now=description.now,
+    )
+    run_dir.write(rundir.SPEC, description.spec_text.encode())
+    run_dir.write_json(rundir.RECORD, record)
+    run_dir.write_json(rundir.PLAN, plan.model_dump(mode="json"))
+
+
+class _Run:
+    """One launcher's part in a run: its attempts, one after the other."""
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        plan: RunPlan,
+        engine: Engine,
+        *,
+        engine_name: EngineName,
+        watch: Watch,
+        stop: StopRequest,
+    ) -> None:
+        self._run_dir = run_dir
+        self._plan = plan
+        self._engine = engine
+        self._engine_name = engine_name
+        self._watch = watch
+        self._stop = stop
+        self._number = len(run_dir.names("logs"))
+        self._failed: list[Failed] = []
+
+    def attempts(self) -> AttemptEnd:
+        """How the last attempt ended."""
+        while True:
+            attempt = self._prepare()
+            self._event("attempt", engine=self._engine_name, checkpoint=attempt.checkpoint)
+            try:
+                end = self._engine.run(attempt, stop=self._stop)
+            except KeyboardInterrupt:
+                end = AttemptEnd(status="stopped")
+            self._watch.catch_up()
+            if end.failure is None:
+                return end
+            start_step = rundir.checkpoint_step(attempt.checkpoint)
+            self._failed.append(
+                Failed(end.failure, start_step=start_step, end_step=self._watch.tally.step)
+            )
+            verdict = self._decide()
+            self._event(
+                "failure",
+                **end.failure.model_dump(),
+                restart=verdict.restart,
+                reason=verdict.reason,
+            )
+            if not verdict.restart:
+                return end
+
+    def outcome(self, end: AttemptEnd) -> Outcome:
+        tally = self._watch.tally
+        steps = checkpoint.committed_steps(self._run_dir)
+        codes = {"succeeded": ExitCode.SUCCEEDED, "stopped": ExitCode.STOPPED}
+        return Outcome(
+            run_id=self._run_dir.run_id,
+            status=end.status,
+            exit_code=end.failure.exit_code if end.failure else codes[end.status],
+            run_dir=self._run_dir.path(),
+            attempts=self._number,
+            step=tally.step,
+            epoch=tally.epoch,
+            metrics=tally.metrics,
+            checkpoint=self._run_dir.path(rundir.checkpoint_name(steps[-1])) if steps else None,
+            error=end.failure,
+        )
+
+    def _prepare(self) -> Attempt:
+        """Chooses the checkpoint, and cuts off what a killed attempt left half-done after it."""
+        self._number += 1
+        choice = checkpoint.newest_valid(self._run_dir)
+        for reason in choice.passed_over:
+            self._event("passed_over", reason=reason)
+        if choice.passed_over and not choice.name:
+            raise StorageError(
+                "no checkpoint of this run can be trusted: "
+                + "; ".join(choice.passed_over)
+                + "; start again with `launcher run` and the run's spec.yaml"
+            )
+        checkpoint.remove_unfinished(self._run_dir)
+        metrics.rewind(self._run_dir, step=rundir.checkpoint_step(choice.name))
+        log = self._run_dir.local(rundir.rank_log(self._number, 0))
+        with rundir.storage_errors(str(log)):
+            log.parent.mkdir(parents=True, exist_ok=True)
+        self._watch.start_attempt(log if self._engine_name != "inline" else None)
+        return Attempt(
+            plan=self._plan,
+            run_dir=self._run_dir.path(),
+            number=self._number,
+            checkpoint=choice.name,
+        )
+
+    def _decide(self) -> Verdict:
+        if self._engine_name == "inline":
+            return Verdict(restart=False, reason="a rank in this process is not restarted")
+        if self._stop.graceful.is_set():
+            return Verdict(restart=False, reason="it was asked to stop")
+        return decide(self._failed, self._plan.retries)
+
+    def _event(self, event: str, **values: Any) -> None:
+        self._run_dir.append(
+            rundir.EVENTS,
+            {"time": time.time(), "event": event, "attempt": self._number, **values},
+        )

@@ -1,0 +1,78 @@
+"""Runs the only rank in this process, so that `breakpoint()` and `pdb` work.
+
+What that costs: a crash of the process is a crash of the launcher, so nothing is restarted here.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TextIO
+
+from launcher import rundir
+from launcher.contracts import Attempt, StopRequest
+from launcher.outcome import AttemptEnd
+from launcher.rundir import RunDir
+
+
+class InlineEngine:
+    """One rank, this process."""
+
+    def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
+        import torch
+
+        from launcher.distributed import Rank
+        from launcher.worker import Place, run_rank
+
+        device = torch.device(attempt.plan.ranks.device, 0)
+        rank = Rank(
+            rank=0,
+            world_size=1,
+            local_rank=0,
+            device=device if device.type == "cuda" else torch.device("cpu"),
+        )
+        with _logged_too(attempt):
+            return run_rank(
+                attempt,
+                Place(
+                    rank=rank,
+                    rendezvous=None,
+                    stop_wanted=stop.graceful.is_set,
+                    beat=lambda: None,
+                ),
+            )
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class _Tee:
+    """A stream that also writes to a log."""
+
+    def __init__(self, stream: TextIO, log: TextIO) -> None:
+        self._stream = stream
+        self._log = log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._log.flush()
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def _logged_too(attempt: Attempt) -> Iterator[None]:
+    path = RunDir(attempt.run_dir).local(rundir.rank_log(attempt.number, 0))
+    with rundir.storage_errors(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        log = path.open("a", buffering=1)
+    with (
+        log,
+        contextlib.redirect_stdout(_Tee(sys.stderr, log)),  # type: ignore[type-var]
+        contextlib.redirect_stderr(_Tee(sys.stderr, log)),  # type: ignore[type-var]
+    ):
+        yield

@@ -1,0 +1,89 @@
+"""Several ranks on this host: talks to the process that forks and watches them.
+
+That process (`zygote`) has imported torch and nothing else happened in it, so forking it is quick
+and safe, at a restart as well. This side never imports torch.
+"""
+
+import json
+import selectors
+import subprocess
+import sys
+from typing import IO, cast
+
+from launcher.contracts import Attempt, StopRequest
+from launcher.outcome import AttemptEnd, Failure
+from launcher.plan import RunPlan
+from launcher.resources import inherited_environment
+
+_POLL_S = 0.05
+
+
+class LocalEngine:
+    """The ranks of a run on this host, over all its attempts."""
+
+    def __init__(self, plan: RunPlan, *, lock_fd: int) -> None:
+        """`lock_fd`, the run's lock, stays open in every process, so it outlives none of them."""
+        self._zygote = subprocess.Popen(
+            [sys.executable, "-m", "launcher.engines.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[lock_fd],
+            start_new_session=True,
+            env=inherited_environment(OMP_NUM_THREADS=str(plan.ranks.threads_per_rank)),
+        )
+
+    def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
+        self._send("start", **_as_json(attempt))
+        asked = ""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stdout, selectors.EVENT_READ)
+            while not selector.select(_POLL_S):
+                wanted = _wanted(stop)
+                if wanted and wanted != asked:
+                    self._send(wanted)
+                    asked = wanted
+        line = self._stdout.readline()
+        if not line:
+            return AttemptEnd(
+                status="failed",
+                failure=Failure(
+                    kind="lost", rank=0, message="the process that watches the ranks was killed"
+                ),
+            )
+        return AttemptEnd.model_validate_json(line)
+
+    def close(self) -> None:
+        """End of input is what the other side ends at, with all its ranks."""
+        self._stdin.close()
+        self._zygote.wait()
+        self._stdout.close()
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        return cast(IO[bytes], self._zygote.stdin)
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        return cast(IO[bytes], self._zygote.stdout)
+
+    def _send(self, command: str, **values: object) -> None:
+        try:
+            self._stdin.write(json.dumps({"command": command, **values}).encode() + b"\n")
+            self._stdin.flush()
+        except BrokenPipeError:
+            return  # it is gone; its closed output says so to `run`
+
+
+def _wanted(stop: StopRequest) -> str:
+    if stop.at_once.is_set():
+        return "kill"
+    return "stop" if stop.graceful.is_set() else ""
+
+
+def _as_json(attempt: Attempt) -> dict[str, object]:
+    return {
+        "plan": attempt.plan.model_dump(mode="json"),
+        "run_dir": attempt.run_dir,
+        "number": attempt.number,
+        "checkpoint": attempt.checkpoint,
+    }

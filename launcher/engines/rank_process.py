@@ -1,0 +1,180 @@
+"""One rank as a process: how it is forked, what it does first, how it reports and is reaped.
+
+Which ranks there are, and when they must die, is the zygote's knowledge.
+"""
+
+import contextlib
+import faulthandler
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from launcher import rundir
+from launcher.contracts import Attempt
+from launcher.distributed import (
+    Rank,
+    Rendezvous,
+    die_with_parent,
+    rank_environment,
+    set_environment,
+)
+from launcher.engines.verdict import RankEnd
+from launcher.outcome import AttemptEnd
+from launcher.rundir import RunDir
+from launcher.worker import Place, run_rank
+
+DUMP_STACKS = signal.SIGUSR1
+"""Makes a rank write the stack of each of its threads into its log."""
+
+
+class Progress:
+    """Counters in memory that every rank of this host shares: one each, counting micro-batches."""
+
+    def __init__(self, ranks: int) -> None:
+        self.hung_rank: int | None = None
+        self._memory = mmap.mmap(-1, 8 * ranks)
+        self._format = struct.Struct(f"{ranks}Q")
+        self._seen = self._counts()
+        self._changed = time.monotonic()
+
+    def beat(self, rank: int) -> None:
+        """Called by a rank after each piece of work."""
+        count = struct.unpack_from("Q", self._memory, 8 * rank)[0]
+        struct.pack_into("Q", self._memory, 8 * rank, count + 1)
+
+    def stalled(self, timeout_s: float, *, now: float) -> bool:
+        """Whether no rank moved for too long; True once. Until the first beat nothing counts."""
+        counts = self._counts()
+        if counts != self._seen or not any(counts):
+            self._seen, self._changed = counts, now
+        if self.hung_rank is not None or now - self._changed < timeout_s:
+            return False
+        self.hung_rank = counts.index(min(counts))
+        return True
+
+    def _counts(self) -> tuple[int, ...]:
+        return self._format.unpack_from(self._memory)
+
+
+@dataclass
+class RankProcess:
+    """A rank, seen from its parent."""
+
+    number: int
+    pid: int
+    report_fd: int
+    log: Path
+    status: int | None = None
+    """What waitpid said; None while it runs."""
+    died: float = 0.0
+    report: bytes = b""
+    killed_by_us: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return self.status not in (None, 0)
+
+    def reap(self) -> None:
+        """Takes its report and its exit status, if they are there."""
+        if self.status is not None:
+            return
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self.report_fd, 1 << 16):
+                self.report += chunk
+        if pid:
+            self.status, self.died = os.waitstatus_to_exitcode(status), time.monotonic()
+            os.close(self.report_fd)
+
+    def signal(self, number: int) -> None:
+        """Signals the rank itself, not what it started."""
+        if self.status is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills the rank and everything in its process group."""
+        self.killed_by_us = self.killed_by_us or self.status is None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+
+    def end(self) -> RankEnd:
+        return RankEnd(
+            rank=self.number,
+            exit_status=self.status or 0,
+            died=self.died,
+            report=AttemptEnd.model_validate_json(self.report) if self.report else None,
+            killed_by_us=self.killed_by_us,
+            log=self.log,
+        )
+
+
+def fork(
+    attempt: Attempt, *, number: int, rendezvous: Rendezvous, progress: Progress
+) -> RankProcess:
+    """Starts a rank. This process must have no other thread, and never have touched a GPU."""
+    log = RunDir(attempt.run_dir).local(rundir.rank_log(attempt.number, number))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    reader, writer = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        os.set_blocking(reader, False)
+        return RankProcess(number=number, pid=pid, report_fd=reader, log=log)
+    status = 1
+    try:
+        _become_rank(log, parent=parent)
+        end = _run(attempt, number=number, rendezvous=rendezvous, progress=progress)
+        os.write(writer, end.model_dump_json().encode())
+        status = 1 if end.failure else 0
+    except BaseException:  # noqa: BLE001  # the last place where a rank can say why it dies
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)  # nothing of the parent's may run again in its child
+
+
+def _become_rank(log: Path, *, parent: int) -> None:
+    """A session of its own, so that it dies as a whole and no Ctrl-C reaches it; its own log."""
+    os.setsid()
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    faulthandler.enable()
+    faulthandler.register(DUMP_STACKS, all_threads=True)
+
+
+def _run(
+    attempt: Attempt, *, number: int, rendezvous: Rendezvous, progress: Progress
+) -> AttemptEnd:
+    ranks = attempt.plan.ranks
+    device = torch.device(ranks.device, number) if ranks.device == "cuda" else torch.device("cpu")
+    rank = Rank(rank=number, world_size=ranks.world_size, local_rank=number, device=device)
+    set_environment(rank_environment(rank, rendezvous=rendezvous, threads=ranks.threads_per_rank))
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda signum, _frame: stopping.append(signum))
+    return run_rank(
+        attempt,
+        Place(
+            rank=rank,
+            rendezvous=rendezvous if ranks.world_size > 1 else None,
+            stop_wanted=lambda: bool(stopping),
+            beat=lambda: progress.beat(number),
+        ),
+    )

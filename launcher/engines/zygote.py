@@ -1,0 +1,148 @@
+"""The process that forks the ranks of each attempt and watches them; it alone is their parent.
+
+Commands come on stdin as JSON lines, the end of each attempt goes to stdout; what happens inside
+a rank is `rank_process`'s knowledge. When stdin ends, however it ended, every rank is killed.
+"""
+
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import torch  # noqa: F401  # imported once, here, so that every rank has it at its birth
+
+from launcher.contracts import Attempt
+from launcher.distributed import Rendezvous
+from launcher.engines import rank_process
+from launcher.engines.verdict import verdict
+from launcher.outcome import AttemptEnd
+from launcher.plan import RunPlan
+from launcher.resources import oom_kill_count
+
+_POLL_S = 0.02
+_LAST_WORDS_S = 0.3
+"""How long after the first death the other ranks may still say why they die, too."""
+
+
+class Group:
+    """The ranks of one attempt."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._ranks: list[rank_process.RankProcess] = []
+        self._progress = rank_process.Progress(attempt.plan.ranks.world_size)
+        self._oom_kills = oom_kill_count()
+        self._first_death = 0.0
+
+    def start(self) -> None:
+        """Forks every rank. They meet at a socket that listens before the first of them exists."""
+        world_size = self._attempt.plan.ranks.world_size
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            meeting = Rendezvous("127.0.0.1", listener.getsockname()[1], listener.fileno())
+            self._ranks = [
+                rank_process.fork(
+                    self._attempt, number=rank, rendezvous=meeting, progress=self._progress
+                )
+                for rank in range(world_size)
+            ]
+
+    def watch(self) -> None:
+        """Reaps what died; once one rank failed, kills the rest after its last words."""
+        for rank in self._ranks:
+            rank.reap()
+        now = time.monotonic()
+        if not self._first_death and any(rank.failed for rank in self._ranks):
+            self._first_death = now
+        if self._first_death and now - self._first_death > _LAST_WORDS_S:
+            self.kill()
+        if self._progress.stalled(self._attempt.plan.retries.hang_timeout_s, now=now):
+            self._end_hang()
+
+    def stop(self) -> None:
+        """Asks every rank to save and end."""
+        for rank in self._ranks:
+            rank.signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends every rank and what it started."""
+        for rank in self._ranks:
+            rank.kill()
+
+    @property
+    def over(self) -> bool:
+        return all(rank.status is not None for rank in self._ranks)
+
+    def end(self) -> AttemptEnd:
+        """How the attempt ended, once it is over."""
+        for rank in self._ranks:
+            rank.kill()  # what a rank left running in its process group
+        return verdict(
+            [rank.end() for rank in self._ranks],
+            hung_rank=self._progress.hung_rank,
+            hang_timeout_s=self._attempt.plan.retries.hang_timeout_s,
+            out_of_memory=oom_kill_count() > self._oom_kills,
+        )
+
+    def _end_hang(self) -> None:
+        for rank in self._ranks:
+            rank.signal(rank_process.DUMP_STACKS)
+        self._first_death = self._first_death or time.monotonic()
+
+
+def main() -> None:
+    """Serves attempts until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    group: Group | None = None
+    commands = _Lines(sys.stdin.fileno())
+    try:
+        while not commands.ended:
+            for line in commands.read(timeout_s=_POLL_S if group else None):
+                group = _obey(json.loads(line), group)
+            if group is None:
+                continue
+            group.watch()
+            if group.over:
+                print(group.end().model_dump_json(), flush=True)  # noqa: T201  # the protocol
+                group = None
+    finally:
+        if group is not None:
+            group.kill()
+
+
+def _obey(command: dict[str, Any], group: Group | None) -> Group | None:
+    match command:
+        case {"command": "start", **values}:
+            group = Group(Attempt(**{**values, "plan": RunPlan.model_validate(values["plan"])}))
+            group.start()
+        case {"command": "stop"} if group:
+            group.stop()
+        case {"command": "kill"} if group:
+            group.kill()
+    return group
+
+
+class _Lines:
+    """Lines of a pipe as they come, without blocking longer than asked."""
+
+    def __init__(self, fd: int) -> None:
+        self.ended = False
+        self._fd = fd
+        self._rest = b""
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(fd, selectors.EVENT_READ)
+
+    def read(self, *, timeout_s: float | None) -> list[bytes]:
+        if not self._selector.select(timeout_s):
+            return []
+        chunk = os.read(self._fd, 1 << 20)
+        self.ended = not chunk
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Who trains a run now: a lock that the kernel gives back when the last of its processes is gone.
+
+Works between the processes of one host, and over network file systems that carry flock(2).
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+
+import psutil
+
+from launcher import rundir
+from launcher.errors import PreflightError
+from launcher.rundir import RunDir
+
+_GRACE_S = 10.0
+"""How long ranks of a launcher that was killed may take to notice."""
+_POLL_S = 0.02
+
+
+@contextlib.contextmanager
+def held(run_dir: RunDir) -> Iterator[int]:
+    """Holds the run's lock and yields its descriptor, for child processes to hold it too.
+
+    PreflightError when another launcher trains the run.
+    """
+    path = run_dir.local(rundir.LOCK)
+    with rundir.storage_errors(str(path)):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _acquire(descriptor, run_dir)
+        with rundir.storage_errors(str(path)):
+            os.ftruncate(descriptor, 0)
+            owner = {"pid": os.getpid(), "host": socket.gethostname()}
+            os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_held(run_dir: RunDir) -> bool:
+    """Whether some process trains the run now."""
+    try:
+        descriptor = os.open(run_dir.local(rundir.LOCK), os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _try(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, run_dir: RunDir) -> None:
+    deadline = time.monotonic() + _GRACE_S
+    while not _try(descriptor):
+        owner = _owner(descriptor)
+        if _lives(owner) or time.monotonic() > deadline:
+            raise PreflightError(
+                f"{run_dir.run_id} is being trained by process {owner.get('pid')} on "
+                f"{owner.get('host')}; `launcher stop {run_dir.run_id}` ends that with a checkpoint"
+            )
+        time.sleep(_POLL_S)
+
+
+def _try(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(descriptor: int) -> dict[str, object]:
+    try:
+        return dict(json.loads(os.pread(descriptor, 4096, 0)))
+    except ValueError:
+        return {}
+
+
+def _lives(owner: dict[str, object]) -> bool:
+    pid = owner.get("pid")
+    here = owner.get("host") == socket.gethostname()
+    return not here or (isinstance(pid, int) and psutil.pid_exists(pid))

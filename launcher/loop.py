@@ -1,0 +1,79 @@
+"""The algorithm: next batch, step, log, evaluate, save, stop.
+
+How ranks share gradients, where rows and files go, and which rank this is: all that is elsewhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from launcher.contracts import Step, Strategy, Task
+from launcher.data.loader import StepBatches
+from launcher.data.order import Position
+from launcher.data.randomness import mix, seed_rank
+from launcher.distributed import Rank
+from launcher.evaluation import Evaluation
+from launcher.journal import Journal
+from launcher.plan import RunPlan
+from launcher.saving import Saver
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything that takes part in the training of one attempt, on one rank."""
+
+    plan: RunPlan
+    rank: Rank
+    steps: StepBatches
+    task: Task
+    strategy: Strategy
+    journal: Journal
+    saver: Saver
+    evaluation: Evaluation | None
+    beat: Callable[[], None]
+
+
+def train(training: Training, position: Position) -> Position:
+    """Trains from a position until the last step or a stop, and returns where it ended.
+
+    DDP averages gradients over ranks, so a micro-batch's loss is scaled by its share of the step's
+    samples times the world size; the sum is then the gradient of the mean over all samples.
+    """
+    plan = training.plan
+    training.strategy.model.train()
+    for step in training.steps:
+        loss = accumulate_gradients(training, step)
+        training.saver.finish_copy()
+        logged = training.strategy.update()
+        training.journal.step(step, loss=loss, logged=logged)
+        position = Position(step=step.number, epoch=step.epoch, taken=step.position)
+        last = step.number == training.steps.last_step
+        if training.evaluation and (last or step.number % plan.evaluation.every_steps == 0):
+            training.journal.settle(training.evaluation.run(training.beat))
+        if step.number % plan.checkpoint.every_steps == 0:
+            training.saver.save(position)
+        if training.journal.stopping:
+            break
+    training.journal.settle()
+    if training.saver.saved_step < position.step:
+        training.saver.save(position)
+    training.saver.wait()
+    return position
+
+
+def accumulate_gradients(training: Training, step: Step) -> Tensor:
+    """Runs forward and backward over this rank's part of a step.
+
+    Returns its share of the mean loss over the step's samples: summed over ranks, that mean.
+    """
+    shares: list[Tensor] = []
+    for number, micro in enumerate(step.micro_batches):
+        seed_rank(mix(training.plan.seed, training.rank.rank, step.number, number))
+        with training.strategy.forward(last=micro.last):
+            loss = training.task.loss(training.strategy.model, micro.batch)
+            share = loss * micro.share
+            training.strategy.backward(share * training.rank.world_size)
+        shares.append(share.detach())
+        training.beat()
+    return sum(shares[1:], shares[0])

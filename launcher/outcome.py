@@ -1,0 +1,69 @@
+"""How an attempt and a whole run ended, as data: what `-o json` prints and `outcome.json` keeps.
+
+What follows from a failure is decided in `retry`.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from launcher.errors import ExitCode
+
+Kind = Literal["spec", "storage", "user_code", "out_of_memory", "hang", "lost", "diverged", "bug"]
+Status = Literal["succeeded", "failed", "stopped"]
+
+_EXIT_CODES: dict[Kind, ExitCode] = {
+    "spec": ExitCode.SPEC,
+    "storage": ExitCode.PREFLIGHT,
+    "user_code": ExitCode.USER_CODE,
+    "out_of_memory": ExitCode.OUT_OF_MEMORY,
+    "hang": ExitCode.HANG,
+    "lost": ExitCode.LOST,
+    "diverged": ExitCode.DIVERGED,
+    "bug": ExitCode.BUG,
+}
+
+
+class Failure(BaseModel):
+    """Why an attempt ended before its time, and which rank was the first to say so."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    message: str
+    rank: int
+    traceback: str = ""
+    """Python's traceback, or the last lines of the rank's log."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        return _EXIT_CODES[self.kind]
+
+
+class AttemptEnd(BaseModel):
+    """How one attempt ended."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Status
+    failure: Failure | None = None
+
+
+class Outcome(BaseModel):
+    """How the run ended: the document that other programs read."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, serialize_by_alias=True, validate_by_name=True
+    )
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    run_id: str
+    status: Status
+    exit_code: int
+    run_dir: str
+    attempts: int
+    step: int
+    epoch: int
+    metrics: dict[str, float]
+    checkpoint: str | None
+    error: Failure | None

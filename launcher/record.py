@@ -1,0 +1,58 @@
+"""What a run was made of: code, versions, host. Names of environment variables, never values."""
+
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from launcher.resources import Resources, environment_names
+
+_PACKAGES = ("torch-launcher", "torch", "numpy", "safetensors", "transformers", "wandb")
+_MAX_DIFF_BYTES = 1 << 20
+
+
+def make_record(
+    *, code_dir: str, overrides: Sequence[str], resources: Resources, now: datetime
+) -> dict[str, Any]:
+    """The content of `record.json`."""
+    return {
+        "schema": 1,
+        "created": now.isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "code_dir": code_dir,
+        "overrides": list(overrides),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "git": _git_state(Path(code_dir)),
+        "hosts": [asdict(resources)],
+        "environment_names": environment_names(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _git_state(folder: Path) -> dict[str, str]:
+    """Commit and uncommitted changes of the code; empty outside a repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    return {"commit": commit, "diff": _git(folder, "diff", "HEAD")} if commit else {}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout[:_MAX_DIFF_BYTES].decode(errors="replace").strip()

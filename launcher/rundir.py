@@ -1,0 +1,228 @@
+"""Every file name of a run directory, and how its files come to be: whole or not at all.
+
+What the files mean belongs to the modules that write them.
+"""
+
+import contextlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import fsspec
+
+from launcher.errors import NoSuchRunError, StorageError
+
+SPEC = "spec.yaml"
+PLAN = "plan.json"
+RECORD = "record.json"
+OUTCOME = "outcome.json"
+METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
+LOCK = "lock"
+STOP = "stop-requested"
+WANDB = "wandb"
+WANDB_RUN = "wandb.json"
+WANDB_LOG = "logs/wandb.log"
+CHECKPOINTS = "checkpoints"
+MANIFEST = "manifest.json"
+
+
+def checkpoint_name(step: int) -> str:
+    """`checkpoints/step-00000050`."""
+    return f"{CHECKPOINTS}/step-{step:08d}"
+
+
+def checkpoint_step(name: str) -> int:
+    """The step in the name of a checkpoint's folder; 0 for any other name."""
+    match = re.search(r"(?:^|/)step-(\d{8,})$", name)
+    return int(match[1]) if match else 0
+
+
+def attempt_logs(attempt: int) -> str:
+    """`logs/attempt-0001`."""
+    return f"logs/attempt-{attempt:04d}"
+
+
+def rank_log(attempt: int, rank: int) -> str:
+    """`logs/attempt-0001/rank-00000.log`."""
+    return f"{attempt_logs(attempt)}/rank-{rank:05d}.log"
+
+
+def new_run_id(name: str, *, now: datetime, suffix: str) -> str:
+    """`digits-cnn-20261122-134501-3fa9`: sorts by time within a name."""
+    return f"{name}-{now.astimezone(UTC):%Y%m%d-%H%M%S}-{suffix}"
+
+
+def started_order(run_id: str) -> tuple[str, str]:
+    """Sorts run ids of any name by the time in them."""
+    match = re.search(r"-(\d{8}-\d{6})-[0-9a-f]+$", run_id)
+    return (match[1] if match else "", run_id)
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """One run's directory: a local folder or an fsspec URL."""
+
+    url: str
+
+    @property
+    def run_id(self) -> str:
+        return self.url.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.url
+
+    def path(self, name: str = "") -> str:
+        """The full path or URL of a file in this directory."""
+        return f"{self.url.rstrip('/')}/{name}".rstrip("/")
+
+    def local(self, name: str = "") -> Path:
+        """The same as a local path, for what only a local folder can hold (locks, live logs)."""
+        if not self.is_local:
+            raise StorageError(f"{self.url} is not a local folder; this needs one")
+        return Path(self.path(name))
+
+    def exists(self, name: str = "") -> bool:
+        fs, path = _open_fs(self.path(name))
+        return bool(fs.exists(path))
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the entries of a folder, sorted; none when the folder does not exist."""
+        fs, path = _open_fs(self.path(folder))
+        try:
+            entries = fs.ls(path, detail=False, refresh=True)
+        except FileNotFoundError:
+            return []
+        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+    def read(self, name: str) -> bytes:
+        """The file's content; FileNotFoundError when there is none."""
+        fs, path = _open_fs(self.path(name))
+        return cast(bytes, fs.cat_file(path))
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The JSON object in a file, None when the file does not exist."""
+        try:
+            return cast(dict[str, Any], json.loads(self.read(name)))
+        except FileNotFoundError:
+            return None
+
+    def read_lines(self, name: str) -> Iterator[dict[str, Any]]:
+        """The JSON objects of a `.jsonl` file; a last line cut short by a crash is not one."""
+        try:
+            content = self.read(name)
+        except FileNotFoundError:
+            return
+        for line in content.split(b"\n")[:-1]:
+            yield json.loads(line)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Puts the whole file there, or leaves what was there; durable when it returns."""
+        with storage_errors(self.path(name)):
+            if not self.is_local:
+                fs, path = _open_fs(self.path(name))
+                fs.pipe_file(path, data)
+                return
+            target = self.local(name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+            try:
+                with scratch.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                scratch.replace(target)
+            finally:
+                scratch.unlink(missing_ok=True)
+            sync(target.parent)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, json.dumps(value, indent=2).encode() + b"\n")
+
+    def append(self, name: str, row: dict[str, Any]) -> None:
+        """Adds one line of JSON; lines of several processes never mix."""
+        with storage_errors(self.path(name)), self.local(name).open("ab", buffering=0) as file:
+            file.write(json.dumps(row).encode() + b"\n")
+
+    def remove(self, name: str) -> None:
+        """Removes a file or a folder, if it is there."""
+        fs, path = _open_fs(self.path(name))
+        with storage_errors(path), contextlib.suppress(FileNotFoundError):
+            fs.rm(path, recursive=True)
+
+
+def create(storage: str, run_id: str) -> RunDir:
+    """Makes the directory of a new run; StorageError when the storage cannot be written."""
+    run_dir = RunDir(f"{storage.rstrip('/')}/{run_id}")
+    with storage_errors(run_dir.url):
+        fs, path = _open_fs(run_dir.url)
+        if fs.exists(path):
+            raise StorageError(f"{run_dir.url} exists already; run ids are never used twice")
+        fs.makedirs(path, exist_ok=True)
+    return run_dir
+
+
+def all_runs(storage: str) -> list[RunDir]:
+    """Every run in a storage, the newest last."""
+    names = RunDir(storage).names("")
+    ids = [name for name in names if started_order(name)[0]]
+    return [RunDir(f"{storage.rstrip('/')}/{name}") for name in sorted(ids, key=started_order)]
+
+
+def find(reference: str, *, storage: str) -> RunDir:
+    """The run that a person means by an id, a unique prefix, a path or `@last`."""
+    if "/" in reference and RunDir(reference).exists(SPEC):
+        return RunDir(str(Path(reference).resolve()) if "://" not in reference else reference)
+    runs = all_runs(storage)
+    if reference == "@last":
+        if not runs:
+            raise NoSuchRunError(f"{storage} holds no run yet; `launcher run SPEC` makes one")
+        return runs[-1]
+    exact = [run for run in runs if run.run_id == reference]
+    matches = exact or [run for run in runs if run.run_id.startswith(reference)]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        ids = ", ".join(run.run_id for run in matches[-5:])
+        raise NoSuchRunError(f"{reference} is the start of {len(matches)} run ids: {ids}")
+    raise NoSuchRunError(
+        f"no run {reference} in {storage}; `launcher ls` lists them, --storage looks elsewhere"
+    )
+
+
+@contextlib.contextmanager
+def storage_errors(place: str) -> Iterator[None]:
+    """Turns what the operating system says of a storage into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(explain_os_error(error, place=place)) from error
+
+
+def explain_os_error(error: OSError, *, place: str) -> str:
+    """One line about a failed read or write."""
+    what = error.strerror or str(error)
+    return (
+        f"cannot write {place}: {what}; nothing that was saved before is lost. Make room or "
+        "rights there, then `launcher resume` the run"
+    )
+
+
+def _open_fs(url: str) -> tuple[Any, str]:
+    return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
+
+
+def sync(path: Path) -> None:
+    """Makes a file's content, or a folder's names, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,200 @@
+"""Saves while training goes on: the copy runs beside the next forward, the writing behind it.
+
+`checkpoint` knows what makes files a checkpoint; the loop says when one is due.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from launcher import checkpoint, rundir
+from launcher.contracts import Strategy
+from launcher.data.order import Position
+from launcher.distributed import Rank
+from launcher.errors import DivergedError, LauncherError, StorageError
+from launcher.rundir import RunDir
+
+Tensors = dict[str, dict[str, Tensor]]
+"""By file ("model", "optimizer") and name."""
+
+
+class Saver:
+    """The checkpoints of one attempt. Every rank calls it; rank 0 alone copies and writes.
+
+    Parameters and moments change only in the optimizer step, so they may be copied while the next
+    step computes its gradients; `finish_copy` stands before each optimizer step.
+    """
+
+    def __init__(
+        self, strategy: Strategy, run_dir: RunDir, *, keep_last: int, rank: Rank, at: Position
+    ) -> None:
+        self.saved_step = at.step
+        """The newest step that is saved or on its way."""
+        self._strategy = strategy
+        self._run_dir = run_dir
+        self._keep_last = keep_last
+        self._writes = rank.rank == 0
+        self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="checkpoint")
+        self._copy: Future[None] | None = None
+        self._write: Future[None] | None = None
+        self._staging: Tensors = {}
+        self._blocked_s = 0.0
+
+    def save(self, position: Position) -> None:
+        """Starts saving the state as it is; waits first if the save before is still writing."""
+        self.saved_step = position.step
+        if not self._writes:
+            return
+        with self._blocking():
+            if self._write is not None:
+                self._write.result()
+            self._blocked_s = 0.0
+            live, aliases = _split_aliases(self._strategy.tensors())
+            state = {
+                "schema": 1,
+                "step": position.step,
+                "epoch": position.epoch,
+                "taken": position.taken,
+                "strategy": self._strategy.scalars(),
+                "aliases": aliases,
+            }
+            self._copy = self._threads.submit(self._stage, live, _current_event(live))
+            self._write = self._threads.submit(self._publish, state, self._copy)
+
+    def finish_copy(self) -> None:
+        """Returns when the state may change again; raises what went wrong in a save."""
+        if self._copy is not None:
+            with self._blocking():
+                self._copy.result()
+            self._copy = None
+        if self._write is not None and self._write.done():
+            self._write.result()
+
+    def wait(self) -> None:
+        """Returns when every save is durable; raises what went wrong in one."""
+        self.finish_copy()
+        if self._write is not None:
+            self._write.result()
+
+    def close(self) -> None:
+        """Lets a save that is under way finish."""
+        self._threads.shutdown(wait=True)
+
+    @contextlib.contextmanager
+    def _blocking(self) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self._blocked_s += time.perf_counter() - started
+
+    def _stage(self, live: Tensors, ready: torch.cuda.Event | None) -> None:
+        """Copies into host memory that is kept from save to save: fresh pages cost more than it."""
+        for group, tensors in live.items():
+            staged = self._staging.setdefault(group, {})
+            for name, tensor in tensors.items():
+                if name not in staged:
+                    staged[name] = torch.empty_like(
+                        tensor,
+                        device="cpu",
+                        pin_memory=tensor.is_cuda,
+                        memory_format=torch.contiguous_format,
+                    )
+            if tensors:
+                _copy_all([staged[name] for name in tensors], list(tensors.values()), ready)
+
+    def _publish(self, state: dict[str, Any], copy: Future[None]) -> None:
+        copy.result()
+        started = time.perf_counter()
+        step = state["step"]
+        self._refuse_non_finite(step)
+        name = rundir.checkpoint_name(step)
+        try:
+            folder = checkpoint.clear(self._run_dir, name)
+            with rundir.storage_errors(str(folder)):
+                for group, tensors in self._staging.items():
+                    save_file(tensors, folder / checkpoint.tensor_file(group))
+                (folder / checkpoint.STATE).write_text(json.dumps(state))
+            checkpoint.commit(self._run_dir, name)
+        except (LauncherError, SafetensorError) as error:
+            with contextlib.suppress(LauncherError, OSError):
+                self._run_dir.remove(name)
+            if isinstance(error, SafetensorError):
+                raise StorageError(
+                    f"cannot write {name}: {error}; the checkpoints before it are "
+                    "whole. Make room, then `launcher resume` the run"
+                ) from error
+            raise
+        checkpoint.prune(self._run_dir, keep_last=self._keep_last)
+        self._run_dir.append(
+            rundir.EVENTS,
+            {
+                "time": time.time(),
+                "event": "checkpoint",
+                "step": step,
+                "checkpoint": name,
+                "blocked_s": round(self._blocked_s, 6),
+                "write_s": round(time.perf_counter() - started, 6),
+            },
+        )
+
+    def _refuse_non_finite(self, step: int) -> None:
+        """A checkpoint whose weights are not numbers would bury the good one before it."""
+        model = self._staging["model"]
+        for name, _ in self._strategy.bare_model.named_parameters():
+            if name in model and not bool(torch.isfinite(model[name]).all()):
+                raise DivergedError(f"{name} is not finite after step {step}; it was not saved")
+
+
+def load(run_dir: RunDir, name: str, strategy: Strategy) -> Position:
+    """Puts a checkpoint's state in place and says how far it had come."""
+    folder = run_dir.local(name)
+    state = json.loads((folder / checkpoint.STATE).read_text())
+    tensors = {
+        path.stem: load_file(path) for path in sorted(folder.glob(checkpoint.tensor_file("*")))
+    }
+    for alias, owner in state["aliases"].items():
+        tensors["model"][alias] = tensors["model"][owner]
+    strategy.load(tensors, state["strategy"])
+    return Position(step=state["step"], epoch=state["epoch"], taken=state["taken"])
+
+
+def _split_aliases(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
+    """Keeps one name for weights that are tied, and says which other names share it."""
+    owners: dict[tuple[Any, ...], str] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in tensors["model"].items():
+        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and same in owners:
+            aliases[name] = owners[same]
+        else:
+            owners[same] = name
+    model = {name: t for name, t in tensors["model"].items() if name not in aliases}
+    return {**tensors, "model": model}, aliases
+
+
+def _current_event(live: Tensors) -> torch.cuda.Event | None:
+    """Marks, on a GPU, the point at which the state is complete."""
+    if not any(tensor.is_cuda for tensor in live["model"].values()):
+        return None
+    event = torch.cuda.Event()
+    event.record()
+    return event
+
+
+def _copy_all(staged: list[Tensor], live: list[Tensor], ready: torch.cuda.Event | None) -> None:
+    live = [tensor.detach() for tensor in live]
+    if ready is None:
+        torch._foreach_copy_(staged, live)
+        return
+    side = torch.cuda.Stream()
+    side.wait_event(ready)
+    with torch.cuda.stream(side):
+        torch._foreach_copy_(staged, live, non_blocking=True)
+    side.synchronize()

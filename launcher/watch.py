@@ -1,0 +1,105 @@
+"""Follows a run's files while it trains, for the person who watches and for the driver.
+
+The same files are what a later `show` reads; nothing reaches a watcher by another way.
+"""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from launcher import rundir
+from launcher.contracts import StopRequest
+from launcher.metrics import Follower, Lines
+from launcher.rundir import RunDir
+
+_POLL_S = 0.1
+_NOT_METRICS = ("step", "epoch", "time")
+
+
+class Audience(Protocol):
+    """Who watches a run while it goes on; called from one thread."""
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """A new row of metrics."""
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """A new line of `events.jsonl`."""
+
+    def printed(self, line: str) -> None:
+        """A line that rank 0 printed."""
+
+
+class Tally:
+    """Where a run stands, read from its rows."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.epoch = 0
+        self.metrics: dict[str, float] = {}
+        """The newest value of each metric."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.step, self.epoch = row["step"], row["epoch"]
+        self.metrics.update({k: v for k, v in row.items() if k not in _NOT_METRICS})
+
+
+class Watch:
+    """A thread that follows the files of a run, and passes on a wish to stop from outside."""
+
+    def __init__(self, run_dir: RunDir, *, stop: StopRequest, audience: Audience) -> None:
+        self.tally = Tally()
+        self._run_dir = run_dir
+        self._stop = stop
+        self._audience = audience
+        self._rows = Follower(run_dir.local(rundir.METRICS))
+        self._events = Lines(run_dir.local(rundir.EVENTS), from_end=True)
+        self._output: Lines | None = None
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closed.set()
+        self._thread.join()
+        self.catch_up()
+
+    def start_attempt(self, log: Path | None) -> None:
+        """Reads the rows that the attempt goes on from; follows what its rank 0 prints, if asked.
+
+        Called when `metrics.jsonl` was cut back to the checkpoint's step.
+        """
+        with self._lock:
+            self.tally = Tally()
+            self._rows.close()
+            self._rows = Follower(self._run_dir.local(rundir.METRICS))
+            for row in self._rows.new_rows():
+                self.tally.add(row)
+            self._output = Lines(log) if log else None
+
+    def catch_up(self) -> None:
+        """Passes on everything that is there by now."""
+        with self._lock:
+            for event in self._events.new_json():
+                self._audience.event(event)
+            for line in self._output.new() if self._output else ():
+                self._audience.printed(line.decode(errors="replace"))
+            for row in self._rows.new_rows():
+                self.tally.add(row)
+                self._audience.log(row)
+
+    def _follow(self) -> None:
+        while not self._closed.wait(_POLL_S):
+            if self._run_dir.exists(rundir.STOP):
+                self._stop.graceful.set()
+            self.catch_up()

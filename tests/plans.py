@@ -1,0 +1,47 @@
+"""A tiny run plan that is valid as it is, for tests that need one but do not train with it.
+
+How a plan comes from a spec is tested with `planner`.
+"""
+
+from typing import Any
+
+from launcher.plan import RunPlan
+
+
+def make_plan(**overrides: Any) -> RunPlan:
+    """The plan of `digits-20261122-134501-3fa9`; a keyword replaces a whole field."""
+    call = {"target": "torch.nn:Identity", "args": {}}
+    values = {
+        "run_id": "digits-20261122-134501-3fa9",
+        "name": "digits",
+        "seed": 7,
+        "storage": "/nowhere/runs",
+        "code_dir": "/nowhere",
+        "task": {
+            "kind": "declared",
+            "model": {"target": "torch.nn:Linear", "args": {"in_features": 4, "out_features": 2}},
+            "train_data": call,
+            "eval_data": [],
+            "loss": {"target": "torch.nn:CrossEntropyLoss"},
+        },
+        "train": {
+            "optimizer": {"target": "torch.optim:SGD", "args": {"lr": 0.1}},
+            "schedule": {"target": "torch.optim.lr_scheduler:ConstantLR", "warmup_steps": 0},
+            "global_batch_size": 8,
+            "micro_batch_size": 4,
+            "limits": [{"unit": "steps", "count": 10}],
+            "precision": "fp32",
+            "clip_grad_norm": 0.0,
+            "compile": False,
+        },
+        "loader": {"num_workers": 0, "prefetch_factor": 2, "pin_memory": False},
+        "evaluation": {"every_steps": 5, "metrics": [], "perplexity": False},
+        "strategy": {"name": "ddp", "find_unused_parameters": False},
+        "ranks": {"world_size": 2, "device": "cpu", "backend": "gloo", "threads_per_rank": 1},
+        "checkpoint": {"every_steps": 5, "keep_last": 2},
+        "retries": {"node_loss": 3, "crash": 1, "hang": 1, "hang_timeout_s": 600},
+        "tracking": [],
+        "decisions": [],
+        "warnings": [],
+    }
+    return RunPlan.model_validate(values | overrides)
