@@ -3,7 +3,7 @@
 How the model is trained stands in char_gpt.yaml; hf_gpt2.yaml trains another model on this text.
 
 Suffixes name the axes of a tensor: B samples, T characters of a window, C channels (`n_embd`),
-V vocabulary, H heads, D channels of one head (C = H * D).
+V entries of the vocabulary, H heads, D channels of one head (C = H * D).
 """
 
 from pydoc_data.topics import topics

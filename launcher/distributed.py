@@ -16,6 +16,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import TCPStore
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -51,7 +52,7 @@ def process_group(
     if rendezvous is None:
         yield
         return
-    store = dist.TCPStore(
+    store = TCPStore(
         rendezvous.address,
         rendezvous.port,
         world_size=rank.world_size,
@@ -94,7 +95,7 @@ class PendingSum:
             self._copied.synchronize()
         elif self._work is not None:
             self._work.wait()
-        return self._values.tolist()  # type: ignore[no-any-return]
+        return self._values.tolist()
 
 
 def all_reduce_async(values: Tensor) -> PendingSum:

@@ -13,6 +13,7 @@ from launcher import checkpoint, lock, metrics, rundir
 from launcher.contracts import Attempt, Engine, StopRequest
 from launcher.engines import EngineName, open_engine
 from launcher.errors import ExitCode, StorageError
+from launcher.history import attempts, newest_checkpoint
 from launcher.outcome import AttemptEnd, Outcome
 from launcher.plan import RunPlan
 from launcher.record import make_record
@@ -94,7 +95,7 @@ class _Run:
         self._engine_name = engine_name
         self._watch = watch
         self._stop = stop
-        self._number = len(run_dir.names("logs"))
+        self._number = max(attempts(run_dir), default=0)
         self._failed: list[Failed] = []
 
     def attempts(self) -> AttemptEnd:
@@ -125,7 +126,6 @@ class _Run:
 
     def outcome(self, end: AttemptEnd) -> Outcome:
         tally = self._watch.tally
-        steps = checkpoint.committed_steps(self._run_dir)
         codes = {"succeeded": ExitCode.SUCCEEDED, "stopped": ExitCode.STOPPED}
         return Outcome(
             run_id=self._run_dir.run_id,
@@ -136,7 +136,7 @@ class _Run:
             step=tally.step,
             epoch=tally.epoch,
             metrics=tally.metrics,
-            checkpoint=self._run_dir.path(rundir.checkpoint_name(steps[-1])) if steps else None,
+            checkpoint=newest_checkpoint(self._run_dir),
             error=end.failure,
         )
 

@@ -12,6 +12,8 @@ from typing import Any, BinaryIO
 from launcher import rundir
 from launcher.rundir import RunDir
 
+_NOT_METRICS = ("step", "epoch", "time")
+
 
 class JsonlSink:
     """Appends rows to the run's metrics file."""
@@ -61,7 +63,8 @@ class Lines:
     def __init__(self, path: Path, *, from_end: bool = False) -> None:
         self._path = path
         self._file: BinaryIO | None = None
-        self._rest = b""
+        self.rest = b""
+        """What came after the last complete line."""
         if from_end and path.exists():
             self._file = path.open("rb")
             self._file.seek(0, os.SEEK_END)
@@ -74,8 +77,8 @@ class Lines:
             return
         if self._file is None or os.fstat(self._file.fileno()).st_ino != current.st_ino:
             self.close()
-            self._file, self._rest = self._path.open("rb"), b""
-        *lines, self._rest = (self._rest + self._file.read()).split(b"\n")
+            self._file, self.rest = self._path.open("rb"), b""
+        *lines, self.rest = (self.rest + self._file.read()).split(b"\n")
         yield from lines
 
     def new_json(self) -> Iterator[dict[str, Any]]:
@@ -104,3 +107,17 @@ class Follower:
 
     def close(self) -> None:
         self._lines.close()
+
+
+class Tally:
+    """Where a run stands, read from its rows."""
+
+    def __init__(self) -> None:
+        self.step = 0
+        self.epoch = 0
+        self.metrics: dict[str, float] = {}
+        """The newest value of each metric."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.step, self.epoch = row["step"], row["epoch"]
+        self.metrics.update({k: v for k, v in row.items() if k not in _NOT_METRICS})

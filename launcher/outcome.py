@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from launcher.errors import ExitCode
 
 Kind = Literal["spec", "storage", "user_code", "out_of_memory", "hang", "lost", "diverged", "bug"]
-Status = Literal["succeeded", "failed", "stopped"]
+Status = Literal["succeeded", "failed", "stopped", "running", "lost"]
+"""`lost`: its launcher was killed; the run can be resumed."""
 
 _EXIT_CODES: dict[Kind, ExitCode] = {
     "spec": ExitCode.SPEC,

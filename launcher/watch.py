@@ -11,11 +11,10 @@ from typing import Any, Protocol, Self
 
 from launcher import rundir
 from launcher.contracts import StopRequest
-from launcher.metrics import Follower, Lines
+from launcher.metrics import Follower, Lines, Tally
 from launcher.rundir import RunDir
 
 _POLL_S = 0.1
-_NOT_METRICS = ("step", "epoch", "time")
 
 
 class Audience(Protocol):
@@ -29,20 +28,6 @@ class Audience(Protocol):
 
     def printed(self, line: str) -> None:
         """A line that rank 0 printed."""
-
-
-class Tally:
-    """Where a run stands, read from its rows."""
-
-    def __init__(self) -> None:
-        self.step = 0
-        self.epoch = 0
-        self.metrics: dict[str, float] = {}
-        """The newest value of each metric."""
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        self.step, self.epoch = row["step"], row["epoch"]
-        self.metrics.update({k: v for k, v in row.items() if k not in _NOT_METRICS})
 
 
 class Watch:

@@ -13,7 +13,7 @@ import pytest
 
 from launcher import resources
 from launcher.errors import PreflightError
-from launcher.resources import Gpu, oom_kill_count, this_host
+from launcher.resources import Gpu, cgroups, credentials, gpus, oom_kill_count, this_host
 
 GIB = 2**30
 UUIDS = ["GPU-aa11-0", "GPU-aa22-1", "GPU-bb33-2"]
@@ -36,7 +36,7 @@ def v1_mount(root: Path, controllers: str, *, mounted: str = "/") -> str:
 
 
 def test_cgroups_of_v2_are_the_own_one_and_every_parent_up_to_the_mount(tmp_path: Path) -> None:
-    found = resources._cgroups("cpu", membership="0::/a.slice/job\n", mounts=v2_mount(tmp_path))
+    found = cgroups.cgroups_of("cpu", membership="0::/a.slice/job\n", mounts=v2_mount(tmp_path))
     assert found == [tmp_path / "a.slice" / "job", tmp_path / "a.slice", tmp_path]
 
 
@@ -47,65 +47,65 @@ def test_cgroups_of_v1_are_those_of_the_controller_alone(tmp_path: Path) -> None
         + v1_mount(tmp_path / "memory", "memory")
         + v1_mount(tmp_path / "cpu,cpuacct", "cpu,cpuacct")
     )
-    found = resources._cgroups("cpu", membership=membership, mounts=mounts)
+    found = cgroups.cgroups_of("cpu", membership=membership, mounts=mounts)
     assert found == [tmp_path / "cpu,cpuacct" / "job", tmp_path / "cpu,cpuacct"]
 
 
 def test_a_container_that_sees_only_its_own_cgroup_finds_it_at_the_mount(tmp_path: Path) -> None:
     mounts = v2_mount(tmp_path, mounted="/docker/abc")
-    inner = resources._cgroups("cpu", membership="0::/docker/abc/sub\n", mounts=mounts)
+    inner = cgroups.cgroups_of("cpu", membership="0::/docker/abc/sub\n", mounts=mounts)
     assert inner == [tmp_path / "sub", tmp_path]
-    outside = resources._cgroups("cpu", membership="0::/../other\n", mounts=v2_mount(tmp_path))
+    outside = cgroups.cgroups_of("cpu", membership="0::/../other\n", mounts=v2_mount(tmp_path))
     assert outside == [tmp_path]
 
 
 def test_a_host_without_cgroups_sets_no_limits() -> None:
-    assert resources._cgroups("cpu", membership="", mounts="") == []
-    assert resources._cores(8, cgroups=[]) == 8
-    assert resources._memory_bytes(8 * GIB, cgroups=[]) == 8 * GIB
+    assert cgroups.cgroups_of("cpu", membership="", mounts="") == []
+    assert cgroups.usable_cores(8, cgroups=[]) == 8
+    assert cgroups.usable_memory_bytes(8 * GIB, cgroups=[]) == 8 * GIB
 
 
 def test_the_tightest_of_nested_v2_quotas_limits_the_cores(tmp_path: Path) -> None:
     parent = write(tmp_path / "pod", cpu_max="350000 100000")
     own = write(parent / "job", cpu_max="max 100000")
-    assert resources._cores(64, cgroups=[own, parent, tmp_path]) == 3
+    assert cgroups.usable_cores(64, cgroups=[own, parent, tmp_path]) == 3
 
 
 def test_a_v1_quota_limits_the_cores(tmp_path: Path) -> None:
     own = write(tmp_path, cpu_cfs_quota_us="400000", cpu_cfs_period_us="100000")
-    assert resources._cores(64, cgroups=[own]) == 4
+    assert cgroups.usable_cores(64, cgroups=[own]) == 4
 
 
 def test_quotas_called_max_or_minus_one_set_no_limit(tmp_path: Path) -> None:
     v2 = write(tmp_path / "v2", cpu_max="max 100000")
     v1 = write(tmp_path / "v1", cpu_cfs_quota_us="-1", cpu_cfs_period_us="100000")
-    assert resources._cores(64, cgroups=[v2, v1]) == 64
+    assert cgroups.usable_cores(64, cgroups=[v2, v1]) == 64
 
 
 def test_half_a_core_counts_as_one_and_an_affinity_below_the_quota_wins(tmp_path: Path) -> None:
-    assert resources._cores(64, cgroups=[write(tmp_path / "a", cpu_max="50000 100000")]) == 1
-    assert resources._cores(2, cgroups=[write(tmp_path / "b", cpu_max="800000 100000")]) == 2
+    assert cgroups.usable_cores(64, cgroups=[write(tmp_path / "a", cpu_max="50000 100000")]) == 1
+    assert cgroups.usable_cores(2, cgroups=[write(tmp_path / "b", cpu_max="800000 100000")]) == 2
 
 
 def test_the_tightest_of_nested_memory_limits_holds(tmp_path: Path) -> None:
     parent = write(tmp_path / "pod", memory_max=str(4 * GIB))
     own = write(parent / "job", memory_max="max")
-    assert resources._memory_bytes(64 * GIB, cgroups=[own, parent, tmp_path]) == 4 * GIB
+    assert cgroups.usable_memory_bytes(64 * GIB, cgroups=[own, parent, tmp_path]) == 4 * GIB
 
 
 def test_a_v1_memory_limit_holds_and_its_unlimited_value_is_none(tmp_path: Path) -> None:
     limited = write(tmp_path / "limited", memory_limit_in_bytes=str(2 * GIB))
     unlimited = write(tmp_path / "unlimited", memory_limit_in_bytes="9223372036854771712")
-    assert resources._memory_bytes(8 * GIB, cgroups=[unlimited]) == 8 * GIB
-    assert resources._memory_bytes(8 * GIB, cgroups=[limited, unlimited]) == 2 * GIB
+    assert cgroups.usable_memory_bytes(8 * GIB, cgroups=[unlimited]) == 8 * GIB
+    assert cgroups.usable_memory_bytes(8 * GIB, cgroups=[limited, unlimited]) == 2 * GIB
 
 
 def test_memory_kills_are_read_from_the_nearest_cgroup_that_counts_them(tmp_path: Path) -> None:
     v2 = write(tmp_path / "v2", memory_events="low 0\nmax 90\noom 4\noom_kill 3\noom_group_kill 1")
     v1 = write(tmp_path / "v1", memory_oom_control="oom_kill_disable 0\nunder_oom 0\noom_kill 2")
-    assert resources._oom_kills([tmp_path / "uncounted", v2, v1]) == 3
-    assert resources._oom_kills([v1, v2]) == 2
-    assert resources._oom_kills([tmp_path / "uncounted"]) == 0
+    assert cgroups.oom_kills([tmp_path / "uncounted", v2, v1]) == 3
+    assert cgroups.oom_kills([v1, v2]) == 2
+    assert cgroups.oom_kills([tmp_path / "uncounted"]) == 0
 
 
 def test_shared_memory_is_never_more_than_the_memory(tmp_path: Path) -> None:
@@ -133,12 +133,12 @@ def test_shared_memory_is_never_more_than_the_memory(tmp_path: Path) -> None:
     ],
 )
 def test_visible_devices_select_gpus_as_cuda_does(visible: str | None, indices: list[int]) -> None:
-    assert resources._visible(visible, uuids=UUIDS) == indices
+    assert gpus._visible(visible, uuids=UUIDS) == indices
 
 
 def test_a_mig_slice_is_refused_by_name() -> None:
     with pytest.raises(PreflightError, match="MIG slices are not supported"):
-        resources._visible("MIG-4f-1", uuids=UUIDS)
+        gpus._visible("MIG-4f-1", uuids=UUIDS)
 
 
 class FakeNvml:
@@ -186,8 +186,8 @@ def test_gpus_are_listed_in_the_visible_order_and_the_driver_is_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     driver = FakeNvml()
-    monkeypatch.setattr(resources, "pynvml", driver)
-    assert resources._gpus("2,0", host_memory_bytes=64 * GIB) == (
+    monkeypatch.setattr(gpus, "pynvml", driver)
+    assert gpus.visible_gpus("2,0", host_memory_bytes=64 * GIB) == (
         Gpu(name="gpu 2", memory_bytes=64 * GIB, compute_capability=(9, 5)),
         Gpu(name="gpu 0", memory_bytes=16 * GIB, compute_capability=(7, 5)),
     )
@@ -196,18 +196,18 @@ def test_gpus_are_listed_in_the_visible_order_and_the_driver_is_let_go(
 
 def test_a_host_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     for code in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
-        monkeypatch.setattr(resources, "pynvml", FakeNvml(init_error=code))
-        assert resources._gpus(None, host_memory_bytes=GIB) == ()
+        monkeypatch.setattr(gpus, "pynvml", FakeNvml(init_error=code))
+        assert gpus.visible_gpus(None, host_memory_bytes=GIB) == ()
 
 
 def test_a_broken_driver_is_an_error_unless_gpus_are_hidden(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken = FakeNvml(init_error=pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
-    monkeypatch.setattr(resources, "pynvml", broken)
+    monkeypatch.setattr(gpus, "pynvml", broken)
     with pytest.raises(PreflightError, match="nvidia-smi"):
-        resources._gpus(None, host_memory_bytes=GIB)
-    assert resources._gpus("-1", host_memory_bytes=GIB) == ()
+        gpus.visible_gpus(None, host_memory_bytes=GIB)
+    assert gpus.visible_gpus("-1", host_memory_bytes=GIB) == ()
 
 
 def test_bf16_is_native_from_ampere_on() -> None:
@@ -231,7 +231,7 @@ def test_an_arm_cpu_has_features_and_no_name() -> None:
 
 
 def wandb_key(home: Path, **env: str) -> bool:
-    return resources._wandb_key(env, home=home, cwd=home)
+    return credentials.has_wandb_key(env, home=home, cwd=home)
 
 
 def test_an_api_key_in_the_environment_counts_unless_empty_or_offline(tmp_path: Path) -> None:

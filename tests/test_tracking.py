@@ -98,6 +98,7 @@ def test_a_folder_that_wandb_runs_left_behind_is_not_taken_for_the_package(
 ) -> None:
     (tmp_path / "wandb").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
     with pytest.raises(PreflightError):
         check_installed()
 

@@ -1,10 +1,21 @@
 """Words for people: rows, events and outcomes as lines of text. Prints nothing itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from launcher.outcome import Failure, Outcome
 
+_EVENT_DETAILS = (
+    "attempt",
+    "engine",
+    "step",
+    "last_step",
+    "checkpoint",
+    "kind",
+    "message",
+    "reason",
+)
 _ROW_PLACES = ("step", "epoch", "time")
 
 
@@ -30,15 +41,14 @@ def event_text(event: Mapping[str, Any]) -> str:
 
 def outcome_text(outcome: Outcome) -> str:
     """The end of a run, with what failed and the command that goes on."""
-    lines = [f"{outcome.status} at step {outcome.step}, epoch {outcome.epoch}"]
-    measured = {k: v for k, v in outcome.metrics.items() if k == "loss" or k.startswith("eval_")}
-    if measured:
-        lines[0] += ": " + " ".join(f"{name}={value:.4g}" for name, value in measured.items())
+    lines = [f"{outcome.run_id} {outcome.status} at step {outcome.step}, epoch {outcome.epoch}"]
+    if measured := measured_text(outcome.metrics):
+        lines[0] += f": {measured}"
     if outcome.error:
         lines.extend(failure_lines(outcome.error))
     if outcome.checkpoint:
         lines.append(f"checkpoint {outcome.checkpoint}")
-    if outcome.status != "succeeded":
+    if outcome.status in ("failed", "stopped", "lost"):
         lines.append(f"logs: launcher logs {outcome.run_id} --rank {_guilty(outcome)}")
         lines.append(f"go on: launcher resume {outcome.run_id}")
     return "\n".join(lines)
@@ -53,3 +63,36 @@ def failure_lines(failure: Failure) -> list[str]:
 
 def _guilty(outcome: Outcome) -> int:
     return outcome.error.rank if outcome.error else 0
+
+
+def measured_text(metrics: Mapping[str, float]) -> str:
+    """Loss and evaluation, without the rest."""
+    shown = {k: v for k, v in metrics.items() if k == "loss" or k.startswith("eval_")}
+    return " ".join(f"{name}={value:.4g}" for name, value in shown.items())
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def history_text(document: Mapping[str, Any]) -> str:
+    """What was decided for a run, and what happened in it."""
+    decisions = [
+        (decision["key"], str(decision["value"]), decision["reason"])
+        for decision in (document["plan"] or {}).get("decisions", ())
+    ]
+    events = [
+        (
+            datetime.fromtimestamp(event["time"]).strftime("%F %T"),
+            event["event"],
+            " ".join(f"{k}={v}" for k, v in event.items() if k in _EVENT_DETAILS and v != ""),
+        )
+        for event in document["events"]
+    ]
+    parts = [("decided", decisions), ("events", events)]
+    return "\n".join(f"\n{title}\n{columns(rows)}" for title, rows in parts if rows)

@@ -160,7 +160,7 @@ def _data_loader(
     workers = loader.num_workers
     return DataLoader(
         SeededSamples(dataset, seed=seed),
-        batch_sampler=batches,  # type: ignore[arg-type]  # torch asks for lists of int; any key works
+        batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=loader.prefetch_factor if workers else None,
         persistent_workers=workers > 0,

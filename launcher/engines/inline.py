@@ -72,7 +72,7 @@ def _logged_too(attempt: Attempt) -> Iterator[None]:
         log = path.open("a", buffering=1)
     with (
         log,
-        contextlib.redirect_stdout(_Tee(sys.stderr, log)),  # type: ignore[type-var]
-        contextlib.redirect_stderr(_Tee(sys.stderr, log)),  # type: ignore[type-var]
+        contextlib.redirect_stdout(_Tee(sys.stderr, log)),
+        contextlib.redirect_stderr(_Tee(sys.stderr, log)),
     ):
         yield

@@ -115,9 +115,11 @@ class DdpStrategy:
         }
         self._optimizer.load_state_dict(fresh)
 
-    def _parameter_names(self) -> dict[nn.Parameter, str]:
+    def _parameter_names(self) -> dict[Tensor, str]:
         """In the order in which the optimizer counts its parameters."""
-        named = {parameter: name for name, parameter in self.bare_model.named_parameters()}
+        named: dict[Tensor, str] = {
+            parameter: name for name, parameter in self.bare_model.named_parameters()
+        }
         groups = self._optimizer.param_groups
         return {p: named[p] for group in groups for p in group["params"]}
 

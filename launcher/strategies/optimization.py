@@ -52,7 +52,7 @@ def build_schedule(schedule: Schedule, optimizer: Optimizer) -> LRScheduler:
             total_iters=schedule.warmup_steps - 1,
         )
         main = SequentialLR(optimizer, [warmup, main], milestones=[schedule.warmup_steps])
-    return main
+    return cast(LRScheduler, main)
 
 
 def replay(schedule: LRScheduler, *, steps: int) -> None:

@@ -55,7 +55,8 @@ class TrackingProcess:
     def start(cls, run_dir: RunDir, *, patience_s: float = PATIENCE_S) -> Self:
         """Needs `plan.json`; returns at once."""
         path = run_dir.local(rundir.WANDB_LOG)
-        command = [sys.executable, "-m", "launcher.tracking.wandb", run_dir.url, str(patience_s)]
+        command = [sys.executable, "-m", "launcher.tracking.wandb", run_dir.url]
+        command += ["--patience-s", str(patience_s), "--driver", str(os.getpid())]
         with rundir.storage_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as log:
@@ -67,6 +68,10 @@ class TrackingProcess:
                     start_new_session=True,  # Ctrl-C is the launcher's
                 )
         return cls(process, log=path, end_timeout_s=longest_end_s(patience_s) + 5.0)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def close(self, *, timeout_s: float | None = None) -> bool:
         """Call it when `outcome.json` is written. True: W&B, or its offline record, has every row.

@@ -3,6 +3,7 @@
 `tracking.process` starts and ends that process: `python -m launcher.tracking.wandb RUN_DIR`.
 """
 
+import argparse
 import fcntl
 import logging
 import os
@@ -51,7 +52,7 @@ class WandbSink:
         self._run.log(values, step=int(row["step"]), commit=True)
 
     def close(self) -> None:
-        """TimeoutError when the service does not take the rest in time; the record here is whole."""
+        """TimeoutError when the service does not take the rest in time; the local record has it."""
         outcome = self._run_dir.read_json(rundir.OUTCOME) or {"status": "lost"}
         self._run.summary["status"] = outcome["status"]
         self._run.finish(exit_code=0 if outcome["status"] in ("succeeded", "stopped") else 1)
@@ -117,6 +118,7 @@ def track(run_dir: RunDir, *, ended: threading.Event, patience_s: float) -> bool
         if mode == "offline":
             raise
         _log.warning("event=online_refused error=%r now=offline %s", str(error), _remedy(run_dir))
+        wandb.teardown()  # it holds on to the run id
         run = start_run(run_dir, plan, mode="offline", patience_s=patience_s)
     sink = WandbSink(run_dir, run)
     follower = Follower(run_dir.local(rundir.METRICS), after_step=sink.after_step)
@@ -135,12 +137,11 @@ def _remedy(run_dir: RunDir) -> str:
     return f"remedy={command!r} (sends the rows that W&B has not)"
 
 
-def _await_driver(ended: threading.Event, *, bound_s: float) -> None:
+def _await_driver(ended: threading.Event, *, driver: int, bound_s: float) -> None:
     """Sets `ended` when the driver closes its end of stdin or is gone, and bounds what follows.
 
-    The parent is watched beside the pipe, of which a forked rank holds a copy.
+    The process is watched beside the pipe, of which a forked rank holds a copy.
     """
-    driver = os.getppid()
     while os.getppid() == driver and not select.select([sys.stdin], [], [], 1.0)[0]:
         pass
     ended.set()
@@ -149,14 +150,16 @@ def _await_driver(ended: threading.Event, *, bound_s: float) -> None:
     bound.start()
 
 
-def main(path: str, patience_s: float = PATIENCE_S) -> int:
-    """Follows the run in `path` until the driver ends it; the exit code."""
+def main(path: str, *, patience_s: float, driver: int) -> int:
+    """Follows the run in `path` until the driver, a process id, ends it; the exit code."""
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT is also W&B's stop button
         signal.signal(stop, signal.SIG_IGN)
     os.nice(10)  # the ranks come first
+    # W&B's reports about itself go out offline too, and wait 10 s for a service that hangs.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     run_dir, ended = RunDir(path), threading.Event()
-    bound = {"bound_s": longest_end_s(patience_s)}
-    threading.Thread(target=_await_driver, args=[ended], kwargs=bound, daemon=True).start()
+    until = {"driver": driver, "bound_s": longest_end_s(patience_s)}
+    threading.Thread(target=_await_driver, args=[ended], kwargs=until, daemon=True).start()
     with run_dir.local(rundir.WANDB_LOG).open("ab") as lock:
         # After a driver was killed, its tracking process may still be sending.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -164,4 +167,9 @@ def main(path: str, patience_s: float = PATIENCE_S) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], *map(float, sys.argv[2:3])))
+    parser = argparse.ArgumentParser(prog="python -m launcher.tracking.wandb")
+    parser.add_argument("run_dir")
+    parser.add_argument("--patience-s", type=float, default=PATIENCE_S)
+    parser.add_argument("--driver", type=int, default=os.getppid())
+    asked = parser.parse_args()
+    sys.exit(main(asked.run_dir, patience_s=asked.patience_s, driver=asked.driver))

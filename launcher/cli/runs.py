@@ -1,0 +1,134 @@
+"""`ls`, `show`, `logs`, `stop` and `wait`: what run directories say, without torch."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import click
+
+from launcher import history, lock, rundir
+from launcher.cli.asking import (
+    DEFAULT_STORAGE,
+    absolute_storage,
+    find_run,
+    output_option,
+    put,
+    run_argument,
+    say,
+    storage_option,
+)
+from launcher.cli.wording import columns, history_text, measured_text, outcome_text
+from launcher.errors import ExitCode, NoSuchRunError
+from launcher.metrics import Lines
+from launcher.rundir import RunDir
+
+_POLL_S = 0.2
+
+
+@click.command()
+@storage_option
+@output_option
+def ls(storage: str | None, output: str) -> None:
+    """List runs, the newest last."""
+    runs = rundir.all_runs(absolute_storage(storage or DEFAULT_STORAGE))
+    outcomes = [history.outcome_of(run) for run in runs]
+    if output == "json":
+        put({"schema": 1, "runs": [outcome.model_dump(mode="json") for outcome in outcomes]})
+        return
+    rows = [(o.run_id, o.status, str(o.step), measured_text(o.metrics)) for o in outcomes]
+    click.echo(columns([("RUN", "STATUS", "STEP", "METRICS"), *rows]))
+
+
+@click.command()
+@run_argument
+@storage_option
+@output_option
+def show(run: str, storage: str | None, output: str) -> None:
+    """Show the outcome of RUN, its attempts, and what was decided for it."""
+    run_dir = find_run(run, storage)
+    outcome = history.outcome_of(run_dir)
+    document = {
+        "schema": 1,
+        "outcome": outcome.model_dump(mode="json"),
+        "record": run_dir.read_json(rundir.RECORD),
+        "plan": run_dir.read_json(rundir.PLAN),
+        "events": list(run_dir.read_lines(rundir.EVENTS)),
+    }
+    if output == "json":
+        put(document)
+    else:
+        click.echo(outcome_text(outcome))
+        click.echo(history_text(document))
+
+
+@click.command()
+@run_argument
+@click.option("--rank", default=0, show_default=True, help="Whose output.")
+@click.option("--attempt", default=None, type=int, help="Which attempt's.  [default: the last]")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
+@storage_option
+def logs(run: str, rank: int, attempt: int | None, follow: bool, storage: str | None) -> None:
+    """Print what a rank of RUN printed."""
+    run_dir = find_run(run, storage)
+    numbers = history.attempts(run_dir)
+    name = rundir.rank_log(attempt or max(numbers, default=1), rank)
+    if not follow and not run_dir.exists(name):
+        ranks = run_dir.names(name.rsplit("/", 1)[0])
+        raise NoSuchRunError(f"there is no {name} in {run_dir.url}; there is: {', '.join(ranks)}")
+    lines = Lines(run_dir.local(name))
+    running = True
+    while running:
+        running = follow and lock.is_held(run_dir)
+        for line in lines.new():
+            click.echo(line)
+        if running:
+            time.sleep(_POLL_S)
+    if lines.rest:
+        click.echo(lines.rest)
+
+
+@click.command()
+@run_argument
+@click.option("--timeout", "timeout_s", default=None, type=float, help="Seconds to wait at most.")
+@storage_option
+@output_option
+def stop(run: str, timeout_s: float | None, storage: str | None, output: str) -> None:
+    """End RUN after its step, with a checkpoint."""
+    run_dir = find_run(run, storage)
+    if not lock.is_held(run_dir):
+        say(f"{run_dir.run_id} is not training: {history.status_of(run_dir)}")
+        return
+    run_dir.write(rundir.STOP, b"")
+    _report_end(run_dir, timeout_s=timeout_s, output=output)
+
+
+@click.command()
+@run_argument
+@click.option("--timeout", "timeout_s", default=None, type=float, help="Seconds to wait at most.")
+@storage_option
+@output_option
+def wait(run: str, timeout_s: float | None, storage: str | None, output: str) -> None:
+    """Wait until RUN ends; exits as the run did, or with 21 while it goes on."""
+    _report_end(find_run(run, storage), timeout_s=timeout_s, output=output, exit_as_run=True)
+
+
+def _report_end(
+    run_dir: RunDir, *, timeout_s: float | None, output: str, exit_as_run: bool = False
+) -> None:
+    ended = _poll(lambda: not lock.is_held(run_dir), timeout_s=timeout_s)
+    outcome = history.outcome_of(run_dir)
+    if output == "json":
+        put(outcome.model_dump(mode="json"))
+    else:
+        say(outcome_text(outcome))
+    if exit_as_run or not ended:
+        sys.exit(outcome.exit_code if ended else ExitCode.STILL_RUNNING)
+
+
+def _poll(condition: Callable[[], bool], *, timeout_s: float | None) -> bool:
+    deadline = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True

@@ -1,0 +1,56 @@
+"""Where a run stands, read from its directory by somebody who does not train it.
+
+How it got there is the driver's knowledge.
+"""
+
+from launcher import checkpoint, lock, rundir
+from launcher.errors import ExitCode
+from launcher.metrics import Follower, Tally
+from launcher.outcome import Outcome, Status
+from launcher.rundir import RunDir
+
+
+def status_of(run_dir: RunDir) -> Status:
+    """`lost`: its launcher was killed before it could say how the run ended."""
+    if lock.is_held(run_dir):
+        return "running"
+    ended = run_dir.read_json(rundir.OUTCOME)
+    status: Status = ended["status"] if ended else "lost"
+    return status
+
+
+def outcome_of(run_dir: RunDir) -> Outcome:
+    """How the run ended; of one that is running or was lost, how far it has come."""
+    status = status_of(run_dir)
+    if status not in ("running", "lost"):
+        return Outcome.model_validate(run_dir.read_json(rundir.OUTCOME))
+    tally = Tally()
+    for row in Follower(run_dir.local(rundir.METRICS)).new_rows():
+        tally.add(row)
+    return Outcome(
+        run_id=run_dir.run_id,
+        status=status,
+        exit_code=ExitCode.STILL_RUNNING if status == "running" else ExitCode.LOST,
+        run_dir=run_dir.path(),
+        attempts=len(attempts(run_dir)),
+        step=tally.step,
+        epoch=tally.epoch,
+        metrics=tally.metrics,
+        checkpoint=newest_checkpoint(run_dir),
+        error=None,
+    )
+
+
+def newest_checkpoint(run_dir: RunDir) -> str | None:
+    """Path of the newest committed checkpoint."""
+    steps = checkpoint.committed_steps(run_dir)
+    return run_dir.path(rundir.checkpoint_name(steps[-1])) if steps else None
+
+
+def attempts(run_dir: RunDir) -> list[int]:
+    """The numbers of the run's attempts."""
+    return [
+        int(name.removeprefix("attempt-"))
+        for name in run_dir.names("logs")
+        if name.startswith("attempt-")
+    ]

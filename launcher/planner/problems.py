@@ -1,0 +1,76 @@
+"""What cannot be, across the fields of a spec.
+
+Each field by itself was checked when it was read, by `specfile`.
+"""
+
+from collections.abc import Iterator
+
+from launcher.planner.hardware import pick_world_size
+from launcher.resources import Resources
+from launcher.spec import JobSpec, Problem, Train
+from launcher.spec import Resources as AskedResources
+
+
+def problems(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
+    """What cannot be, across the fields of a spec."""
+    yield from _what_trains(spec)
+    if spec.train.max_epochs is None and spec.train.max_steps is None:
+        yield Problem(("train",), "has no end: give max_epochs or max_steps")
+    loader = spec.data.loader if spec.data else None
+    if loader and loader.num_workers == 0 and loader.prefetch_factor is not None:
+        yield Problem(
+            ("data", "loader", "prefetch_factor"),
+            f"is {loader.prefetch_factor}, but num_workers is 0 and nothing is fetched ahead; "
+            "take it away or set num_workers to 1 or more",
+        )
+    asked = spec.resources or AskedResources()
+    if isinstance(asked.world_size, list) and asked.world_size[0] > asked.world_size[1]:
+        low, high = asked.world_size
+        yield Problem(
+            ("resources", "world_size"), f"is [{low}, {high}], not [min, max]; try [{high}, {low}]"
+        )
+    yield from _batch_arithmetic(spec.train, asked, resources)
+
+
+def _what_trains(spec: JobSpec) -> Iterator[Problem]:
+    data = spec.data
+    if spec.model and spec.task:
+        yield Problem(("task",), "excludes `model`: give exactly one of model and task")
+    if not spec.model and not spec.task:
+        yield Problem((), "nothing trains: give `model` with `data`, or a `task`")
+    if spec.model and not (data and data.train):
+        yield Problem(("data",) if data else (), "`model` needs data.train")
+    if spec.task and not spec.model:
+        for key, present in (
+            (("data", "train"), data and data.train),
+            (("data", "eval"), data and data.eval),
+            (("train", "loss"), spec.train.loss),
+        ):
+            if present:
+                yield Problem(key, "is brought by the `task`; take one of the two away")
+    if spec.eval and spec.model and not (data and data.eval):
+        yield Problem(("eval",), "has nothing to measure: give data.eval")
+
+
+def _batch_arithmetic(
+    train: Train, asked: AskedResources, resources: Resources
+) -> Iterator[Problem]:
+    batch = train.global_batch_size
+    world_size, _ = pick_world_size(train, asked, resources)
+    if batch % world_size:
+        below = batch // world_size * world_size
+        sizes = " or ".join(str(size) for size in (below, below + world_size) if size)
+        yield Problem(
+            ("train", "global_batch_size"),
+            f"is {batch}, not a multiple of {world_size} ranks; try {sizes}",
+        )
+        return
+    per_rank, micro = batch // world_size, train.micro_batch_size
+    if micro and per_rank % micro:
+        fits = [size for size in range(1, per_rank + 1) if per_rank % size == 0]
+        near = sorted(sorted(fits, key=lambda size: abs(size - micro))[:2])
+        yield Problem(
+            ("train", "micro_batch_size"),
+            f"is {micro}, which does not divide the {per_rank} samples of each rank; try "
+            + " or ".join(map(str, near)),
+        )

@@ -1,0 +1,99 @@
+"""What this host has: cores, memory, GPUs and credentials, within the limits set on this process.
+
+How much of it a run uses is decided in `planner`; torch is never imported and CUDA never started.
+"""
+
+import os
+import platform
+import shutil
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from launcher.resources.cgroups import (
+    affinity_cores,
+    oom_kills,
+    own_cgroups,
+    read_if_there,
+    usable_cores,
+    usable_memory_bytes,
+)
+from launcher.resources.credentials import has_wandb_key
+from launcher.resources.gpus import Gpu, visible_gpus
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one host offers to a run."""
+
+    host: str
+    cores: int
+    """Cores that affinity and every enclosing cgroup quota allow, rounded down, at least 1."""
+    memory_bytes: int
+    """Memory of the host, or of the tightest enclosing cgroup."""
+    shm_bytes: int
+    """Size of /dev/shm, through which loader processes hand over batches."""
+    gpus: tuple[Gpu, ...]
+    """In the driver's order, which is CUDA's where all GPUs are of one model."""
+    cpu_name: str
+    cpu_native_bf16: bool
+    cpu_native_fp16: bool
+    wandb_key: bool
+    """Whether W&B would find credentials here and is not switched offline."""
+
+
+def this_host() -> Resources:
+    """Measure the machine this process runs on."""
+    memory_bytes = usable_memory_bytes(
+        psutil.virtual_memory().total, cgroups=own_cgroups(controller="memory")
+    )
+    cpu_name, flags = _cpu(read_if_there(Path("/proc/cpuinfo")))
+    return Resources(
+        host=socket.gethostname(),
+        cores=usable_cores(affinity_cores(), cgroups=own_cgroups(controller="cpu")),
+        memory_bytes=memory_bytes,
+        shm_bytes=_shm_bytes(Path("/dev/shm"), memory_bytes=memory_bytes),
+        gpus=visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), host_memory_bytes=memory_bytes),
+        cpu_name=cpu_name or platform.processor() or platform.machine(),
+        cpu_native_bf16=not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"}),
+        cpu_native_fp16=not flags.isdisjoint({"avx512_fp16", "amx_fp16"}),
+        wandb_key=has_wandb_key(os.environ, home=Path.home(), cwd=Path()),
+    )
+
+
+def oom_kill_count() -> int:
+    """Processes the kernel has killed for memory in this process's cgroup; 0 where it is unknown.
+
+    A count that grew tells an out-of-memory kill from any other SIGKILL.
+    """
+    return oom_kills(own_cgroups(controller="memory"))
+
+
+def _shm_bytes(folder: Path, *, memory_bytes: int) -> int:
+    """Where there is no such folder (macOS), only memory bounds what processes can share."""
+    try:
+        return min(memory_bytes, shutil.disk_usage(folder).total)
+    except OSError:
+        return memory_bytes
+
+
+def _cpu(cpuinfo: str) -> tuple[str, frozenset[str]]:
+    """Name ("" on Arm, which has none) and instruction set flags of the first core."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    flags = fields.get("flags") or fields.get("Features") or ""
+    return fields.get("model name", ""), frozenset(flags.split())
+
+
+def inherited_environment(**extra: str) -> dict[str, str]:
+    """This process's environment with some variables set, for a process that it starts."""
+    return {**os.environ, **extra}
+
+
+def environment_names() -> list[str]:
+    """Names, never values, of the environment variables that are set."""
+    return sorted(os.environ)
