@@ -4,12 +4,11 @@ environment.
 How the processes of the ranks came to be is the engines' knowledge.
 """
 
-import contextlib
 import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -41,16 +40,15 @@ class Rendezvous:
     """A socket that listens on the port already, inherited by rank 0: nobody else can take it."""
 
 
-@contextlib.contextmanager
-def process_group(
+def join_process_group(
     rank: Rank, *, backend: str, rendezvous: Rendezvous | None, timeout_s: float
-) -> Iterator[None]:
-    """The default process group of this rank; a single rank needs none.
+) -> None:
+    """Makes the default process group of this rank; a single rank needs none.
 
-    A failing body leaves the group as it is: destroying it could wait for ranks that are gone.
+    Nobody leaves it: a rank that is done waits for the others, and all end at once. Tearing the
+    group down rank by rank was seen to hang in gloo when a peer was already gone.
     """
     if rendezvous is None:
-        yield
         return
     store = TCPStore(
         rendezvous.address,
@@ -68,8 +66,6 @@ def process_group(
         timeout=timedelta(seconds=timeout_s),
         device_id=rank.device if rank.device.type == "cuda" else None,
     )
-    yield
-    dist.destroy_process_group()
 
 
 class PendingSum:
@@ -106,12 +102,6 @@ def all_reduce_async(values: Tensor) -> PendingSum:
 def all_reduce_sum(values: Tensor) -> list[float]:
     """The sum of a small float tensor over all ranks; called by every rank."""
     return PendingSum(values).result()
-
-
-def barrier() -> None:
-    """Waits for every rank."""
-    if dist.is_initialized():
-        dist.barrier()
 
 
 def is_peer_loss(error: BaseException) -> bool:

@@ -47,12 +47,14 @@ def conduct(
 
     PreflightError when another launcher trains it.
     """
-    with lock.held(run_dir) as lock_fd:
+    with (
+        lock.held(run_dir) as lock_fd,
+        open_engine(engine_name, plan, lock_fd=lock_fd) as engine,  # imports torch meanwhile
+    ):
         run_dir.remove(rundir.OUTCOME)
         run_dir.remove(rundir.STOP)
         _describe(run_dir, plan, description)
         with (
-            open_engine(engine_name, plan, lock_fd=lock_fd) as engine,
             tracked(run_dir, plan),
             Watch(run_dir, stop=stop, audience=audience) as watch,
         ):

@@ -52,6 +52,7 @@ def train(training: Training, position: Position) -> Position:
         if training.evaluation and (last or step.number % plan.evaluation.every_steps == 0):
             training.journal.settle(training.evaluation.run(training.beat))
         if step.number % plan.checkpoint.every_steps == 0:
+            training.journal.settle()  # a resume goes on after the rows that are written
             training.saver.save(position)
         if training.journal.stopping:
             break

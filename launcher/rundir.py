@@ -29,6 +29,7 @@ STOP = "stop-requested"
 WANDB = "wandb"
 WANDB_RUN = "wandb.json"
 WANDB_LOG = "logs/wandb.log"
+WANDB_LOCK = "wandb/lock"
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
 

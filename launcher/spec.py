@@ -19,7 +19,7 @@ class Section(BaseModel):
     """A mapping of the job spec: unknown keys are refused, and values are never coerced."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, defer_build=True
     )
 
 

@@ -16,7 +16,7 @@ from launcher.contracts import Attempt, MetricSink
 from launcher.data.loader import StepBatches
 from launcher.data.order import Position
 from launcher.data.randomness import mix, seed_cpu
-from launcher.distributed import Rank, Rendezvous, process_group
+from launcher.distributed import Rank, Rendezvous, join_process_group
 from launcher.evaluation import Evaluation
 from launcher.failures import describe
 from launcher.journal import Journal
@@ -65,39 +65,39 @@ def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) ->
     task = make_task(plan)
     model = task.build_model()
     train_data, eval_data = task.train_data(), task.eval_data()
-    with process_group(
+    join_process_group(
         rank,
         backend=plan.ranks.backend,
         rendezvous=place.rendezvous,
         timeout_s=_MEETING_TIMEOUT_S,
-    ):
-        strategy = DdpStrategy(model, plan=plan, rank=rank)
-        start = Position()
-        if attempt.checkpoint:
-            start = saving.load(run_dir, attempt.checkpoint, strategy)
-        steps = StepBatches(train_data, plan=plan, rank=rank, start=start)
-        if rank.rank == 0:
-            _announce(run_dir, attempt, start=start, last_step=steps.last_step)
-        saver = Saver(strategy, run_dir, keep_last=plan.checkpoint.keep_last, rank=rank, at=start)
-        evaluation = None
-        if eval_data is not None:
-            evaluation = Evaluation(eval_data, task=task, strategy=strategy, plan=plan, rank=rank)
-        journal = Journal(sink, stop_wanted=place.stop_wanted, world_size=rank.world_size)
-        with contextlib.closing(saver):
-            end = train(
-                Training(
-                    plan=plan,
-                    rank=rank,
-                    steps=steps,
-                    task=task,
-                    strategy=strategy,
-                    journal=journal,
-                    saver=saver,
-                    evaluation=evaluation,
-                    beat=place.beat,
-                ),
-                start,
-            )
+    )
+    strategy = DdpStrategy(model, plan=plan, rank=rank)
+    start = Position()
+    if attempt.checkpoint:
+        start = saving.load(run_dir, attempt.checkpoint, strategy)
+    steps = StepBatches(train_data, plan=plan, rank=rank, start=start)
+    if rank.rank == 0:
+        _announce(run_dir, attempt, start=start, last_step=steps.last_step)
+    saver = Saver(strategy, run_dir, keep_last=plan.checkpoint.keep_last, rank=rank, at=start)
+    evaluation = None
+    if eval_data is not None:
+        evaluation = Evaluation(eval_data, task=task, strategy=strategy, plan=plan, rank=rank)
+    journal = Journal(sink, stop_wanted=place.stop_wanted, world_size=rank.world_size)
+    with contextlib.closing(saver):
+        end = train(
+            Training(
+                plan=plan,
+                rank=rank,
+                steps=steps,
+                task=task,
+                strategy=strategy,
+                journal=journal,
+                saver=saver,
+                evaluation=evaluation,
+                beat=place.beat,
+            ),
+            start,
+        )
     return end.step >= steps.last_step
 
 

@@ -25,6 +25,8 @@ class WandbServer(ThreadingHTTPServer):
         self.exit_code: dict[str, int] = {}
         self.wedged = threading.Event()
         """Once set, every request is accepted and never answered."""
+        self.refuses = threading.Event()
+        """Once set, history is answered with 403."""
         self.stopped = threading.Event()
 
     @property
@@ -94,7 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path.endswith("/file_stream"):
             self.server.file_stream(self.path.split("/")[-2], json.loads(body))
         content = json.dumps(answer).encode()
-        self.send_response(200)
+        refused = self.server.refuses.is_set() and self.path.endswith("/file_stream")
+        self.send_response(403 if refused else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

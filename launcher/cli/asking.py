@@ -4,20 +4,22 @@ Each function here is an option, or turns arguments into values.
 """
 
 import json
-import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from launcher import planner, rundir, specfile
+from launcher import planner, specfile
+from launcher.errors import SpecError
 from launcher.plan import RunPlan
 from launcher.resources import Resources, this_host
-from launcher.rundir import RunDir
+from launcher.spec import Problem
 from launcher.specfile import Document
+
+if TYPE_CHECKING:  # fsspec costs as much as all of `validate`; what needs it imports it below
+    from launcher.rundir import RunDir
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,8 +65,10 @@ def run_argument(command: F) -> F:
     return click.argument("run", metavar="RUN")(command)
 
 
-def find_run(reference: str, storage: str | None) -> RunDir:
+def find_run(reference: str, storage: str | None) -> "RunDir":
     """The run that a person means; NoSuchRunError when there is none."""
+    from launcher import rundir
+
     return rundir.find(reference, storage=absolute_storage(storage or DEFAULT_STORAGE))
 
 
@@ -79,6 +83,18 @@ class Asked:
     document: Document
     plan: RunPlan
     resources: Resources
+
+
+def problems_in(document: Document) -> list[Problem]:
+    """Everything that `Document.refuse` would say of a spec on this host, one by one."""
+    spec = document.spec
+    across = tuple(planner.problems(spec, this_host())) if spec else ()
+    try:
+        document.refuse(across)
+    except SpecError as error:
+        told = {document.describe([problem]): problem for problem in (*document.problems, *across)}
+        return [told[line] for line in str(error).splitlines() if line in told]
+    return []
 
 
 def plan_spec(
@@ -123,4 +139,9 @@ def put(value: Any) -> None:
 
 
 def _fresh_id(name: str) -> str:
+    import secrets
+    from datetime import UTC, datetime
+
+    from launcher import rundir
+
     return rundir.new_run_id(name, now=datetime.now(UTC), suffix=secrets.token_hex(2))

@@ -4,6 +4,7 @@ That process (`zygote`) has imported torch and nothing else happened in it, so f
 and safe, at a restart as well. This side never imports torch.
 """
 
+import contextlib
 import json
 import selectors
 import subprocess
@@ -23,16 +24,13 @@ class LocalEngine:
 
     def __init__(self, plan: RunPlan, *, lock_fd: int) -> None:
         """`lock_fd`, the run's lock, stays open in every process, so it outlives none of them."""
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-m", "launcher.engines.zygote"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[lock_fd],
-            start_new_session=True,
-            env=inherited_environment(OMP_NUM_THREADS=str(plan.ranks.threads_per_rank)),
-        )
+        self._threads_per_rank = plan.ranks.threads_per_rank
+        self._lock_fd = lock_fd
+        self._zygote = self._start_zygote()
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
+        if self._zygote.returncode is not None:
+            self._zygote = self._start_zygote()
         self._send("start", **_as_json(attempt))
         asked = ""
         with selectors.DefaultSelector() as selector:
@@ -44,6 +42,7 @@ class LocalEngine:
                     asked = wanted
         line = self._stdout.readline()
         if not line:
+            self.close()
             return AttemptEnd(
                 status="failed",
                 failure=Failure(
@@ -54,9 +53,20 @@ class LocalEngine:
 
     def close(self) -> None:
         """End of input is what the other side ends at, with all its ranks."""
-        self._stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it was gone before it read everything
+            self._stdin.close()
         self._zygote.wait()
         self._stdout.close()
+
+    def _start_zygote(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "launcher.engines.zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[self._lock_fd],
+            start_new_session=True,
+            env=inherited_environment(OMP_NUM_THREADS=str(self._threads_per_rank)),
+        )
 
     @property
     def _stdin(self) -> IO[bytes]:

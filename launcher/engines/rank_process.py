@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from launcher.outcome import AttemptEnd
 from launcher.rundir import RunDir
 from launcher.worker import Place, run_rank
 
+ASK_TO_STOP = signal.SIGTERM
+"""Makes a rank save after its step and end."""
 DUMP_STACKS = signal.SIGUSR1
 """Makes a rank write the stack of each of its threads into its log."""
 
@@ -39,7 +42,6 @@ class Progress:
     """Counters in memory that every rank of this host shares: one each, counting micro-batches."""
 
     def __init__(self, ranks: int) -> None:
-        self.hung_rank: int | None = None
         self._memory = mmap.mmap(-1, 8 * ranks)
         self._format = struct.Struct(f"{ranks}Q")
         self._seen = self._counts()
@@ -51,14 +53,16 @@ class Progress:
         struct.pack_into("Q", self._memory, 8 * rank, count + 1)
 
     def stalled(self, timeout_s: float, *, now: float) -> bool:
-        """Whether no rank moved for too long; True once. Until the first beat nothing counts."""
+        """Whether no rank moved for too long. Until the first beat nothing counts."""
         counts = self._counts()
         if counts != self._seen or not any(counts):
             self._seen, self._changed = counts, now
-        if self.hung_rank is not None or now - self._changed < timeout_s:
-            return False
-        self.hung_rank = counts.index(min(counts))
-        return True
+        return now - self._changed >= timeout_s
+
+    def slowest(self, ranks: Iterable[int]) -> int:
+        """Of these ranks, the one that did least."""
+        counts = self._counts()
+        return min(ranks, key=lambda rank: counts[rank])
 
     def _counts(self) -> tuple[int, ...]:
         return self._format.unpack_from(self._memory)
@@ -78,9 +82,18 @@ class RankProcess:
     report: bytes = b""
     killed_by_us: bool = False
 
-    @property
-    def failed(self) -> bool:
-        return self.status not in (None, 0)
+    def end(self) -> RankEnd:
+        """What is known of its end by now."""
+        return RankEnd(
+            rank=self.number,
+            exit_status=self.status,
+            died=self.died,
+            report=AttemptEnd.model_validate_json(self.report)
+            if self.report.endswith(b"\n")
+            else None,
+            killed_by_us=self.killed_by_us,
+            log=self.log,
+        )
 
     def reap(self) -> None:
         """Takes its report and its exit status, if they are there."""
@@ -106,16 +119,6 @@ class RankProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self.signal(signal.SIGKILL)
 
-    def end(self) -> RankEnd:
-        return RankEnd(
-            rank=self.number,
-            exit_status=self.status or 0,
-            died=self.died,
-            report=AttemptEnd.model_validate_json(self.report) if self.report else None,
-            killed_by_us=self.killed_by_us,
-            log=self.log,
-        )
-
 
 def fork(
     attempt: Attempt, *, number: int, rendezvous: Rendezvous, progress: Progress
@@ -125,24 +128,31 @@ def fork(
     log.parent.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
     parent = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {ASK_TO_STOP})  # until the rank has a handler
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {ASK_TO_STOP})
         os.close(writer)
         os.set_blocking(reader, False)
         return RankProcess(number=number, pid=pid, report_fd=reader, log=log)
-    status = 1
     try:
         _become_rank(log, parent=parent)
         end = _run(attempt, number=number, rendezvous=rendezvous, progress=progress)
-        os.write(writer, end.model_dump_json().encode())
-        status = 1 if end.failure else 0
+        os.write(writer, end.model_dump_json().encode() + b"\n")
+        _flush()
+        while not end.failure:
+            signal.pause()  # the others may still need this end of a connection; see `Group`
     except BaseException:  # noqa: BLE001  # the last place where a rank can say why it dies
         traceback.print_exc()
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)  # nothing of the parent's may run again in its child
+        _flush()
+        os._exit(1)  # nothing of the parent's may run again in its child
+
+
+def _flush() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _become_rank(log: Path, *, parent: int) -> None:
@@ -168,7 +178,8 @@ def _run(
     rank = Rank(rank=number, world_size=ranks.world_size, local_rank=number, device=device)
     set_environment(rank_environment(rank, rendezvous=rendezvous, threads=ranks.threads_per_rank))
     stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda signum, _frame: stopping.append(signum))
+    signal.signal(ASK_TO_STOP, lambda signum, _frame: stopping.append(signum))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {ASK_TO_STOP})
     return run_rank(
         attempt,
         Place(

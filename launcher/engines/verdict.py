@@ -19,14 +19,23 @@ class RankEnd:
     """How one rank's process ended."""
 
     rank: int
-    exit_status: int
-    """Its exit code; a signal that killed it is negative."""
+    exit_status: int | None
+    """Its exit code; a signal that killed it is negative; None while it runs."""
     died: float
     """Seconds of a monotonic clock."""
     report: AttemptEnd | None
     """What it said itself before it ended."""
     killed_by_us: bool
     log: Path
+
+    @property
+    def done(self) -> bool:
+        """It finished its part, and waits for the others."""
+        return self.report is not None and self.report.failure is None
+
+    @property
+    def failed(self) -> bool:
+        return not self.done and (self.report is not None or self.exit_status is not None)
 
 
 def verdict(
@@ -67,7 +76,7 @@ def tail(log: Path) -> str:
 def _silent_death(end: RankEnd, *, out_of_memory: bool) -> AttemptEnd:
     if end.exit_status == -signal.SIGKILL and out_of_memory:
         return _failed(end, "out_of_memory", "the kernel killed it: out of memory")
-    if end.exit_status < 0:
+    if end.exit_status is not None and end.exit_status < 0:
         return _failed(end, "lost", f"killed by {signal.Signals(-end.exit_status).name}")
     return _failed(end, "user_code", f"exited with code {end.exit_status} in the middle")
 

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-import torch  # noqa: F401  # imported once, here, so that every rank has it at its birth
+import torch._dynamo  # noqa: F401  # the first optimizer of each rank would import it, for 1 s
 
 from launcher.contracts import Attempt
 from launcher.distributed import Rendezvous
@@ -29,12 +29,14 @@ _LAST_WORDS_S = 0.3
 
 
 class Group:
-    """The ranks of one attempt."""
+    """The ranks of one attempt. One that is done stays until all are: then all end at once."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         self._ranks: list[rank_process.RankProcess] = []
         self._progress = rank_process.Progress(attempt.plan.ranks.world_size)
+        self._hang_timeout_s = attempt.plan.retries.hang_timeout_s
+        self._hung_rank: int | None = None
         self._oom_kills = oom_kill_count()
         self._first_death = 0.0
 
@@ -51,21 +53,27 @@ class Group:
             ]
 
     def watch(self) -> None:
-        """Reaps what died; once one rank failed, kills the rest after its last words."""
+        """Reaps what died; once one rank failed, or all are done, kills the rest."""
         for rank in self._ranks:
             rank.reap()
+        ends = [rank.end() for rank in self._ranks]
         now = time.monotonic()
-        if not self._first_death and any(rank.failed for rank in self._ranks):
+        if not self._first_death and any(end.failed for end in ends):
             self._first_death = now
-        if self._first_death and now - self._first_death > _LAST_WORDS_S:
+        if all(end.done for end in ends) or (
+            self._first_death and now - self._first_death > _LAST_WORDS_S
+        ):
             self.kill()
-        if self._progress.stalled(self._attempt.plan.retries.hang_timeout_s, now=now):
-            self._end_hang()
+        elif self._hung_rank is None and self._progress.stalled(self._hang_timeout_s, now=now):
+            self._hung_rank = self._progress.slowest(end.rank for end in ends if not end.done)
+            self._first_death = self._first_death or now
+            for rank in self._ranks:
+                rank.signal(rank_process.DUMP_STACKS)
 
     def stop(self) -> None:
         """Asks every rank to save and end."""
         for rank in self._ranks:
-            rank.signal(signal.SIGTERM)
+            rank.signal(rank_process.ASK_TO_STOP)
 
     def kill(self) -> None:
         """Ends every rank and what it started."""
@@ -82,15 +90,10 @@ class Group:
             rank.kill()  # what a rank left running in its process group
         return verdict(
             [rank.end() for rank in self._ranks],
-            hung_rank=self._progress.hung_rank,
-            hang_timeout_s=self._attempt.plan.retries.hang_timeout_s,
+            hung_rank=self._hung_rank,
+            hang_timeout_s=self._hang_timeout_s,
             out_of_memory=oom_kill_count() > self._oom_kills,
         )
-
-    def _end_hang(self) -> None:
-        for rank in self._ranks:
-            rank.signal(rank_process.DUMP_STACKS)
-        self._first_death = self._first_death or time.monotonic()
 
 
 def main() -> None:

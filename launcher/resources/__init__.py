@@ -23,6 +23,15 @@ from launcher.resources.cgroups import (
 from launcher.resources.credentials import has_wandb_key
 from launcher.resources.gpus import Gpu, visible_gpus
 
+__all__ = [
+    "Gpu",
+    "Resources",
+    "environment_names",
+    "inherited_environment",
+    "oom_kill_count",
+    "this_host",
+]
+
 
 @dataclass(frozen=True)
 class Resources:

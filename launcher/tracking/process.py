@@ -28,6 +28,15 @@ def longest_end_s(patience_s: float) -> float:
     return 2 * patience_s + 15.0  # wandb.init itself waits 10 s longer than it is told to
 
 
+def tracking_command(run_dir: RunDir) -> list[str]:
+    """Streams the run to W&B until its stdin ends; then sends what W&B has not.
+
+    W&B's reports about itself are off: they go out offline too, and wait 10 s when nobody answers.
+    """
+    quiet = ["/usr/bin/env", "WANDB_ERROR_REPORTING=false"]
+    return [*quiet, sys.executable, "-m", "launcher.tracking.wandb", run_dir.url]
+
+
 def check_installed() -> None:
     """PreflightError where W&B is missing; nothing is imported.
 
@@ -55,13 +64,12 @@ class TrackingProcess:
     def start(cls, run_dir: RunDir, *, patience_s: float = PATIENCE_S) -> Self:
         """Needs `plan.json`; returns at once."""
         path = run_dir.local(rundir.WANDB_LOG)
-        command = [sys.executable, "-m", "launcher.tracking.wandb", run_dir.url]
-        command += ["--patience-s", str(patience_s), "--driver", str(os.getpid())]
+        bounds = ["--patience-s", str(patience_s), "--driver", str(os.getpid())]
         with rundir.storage_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as log:
                 process = subprocess.Popen(
-                    command,
+                    tracking_command(run_dir) + bounds,
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -1,13 +1,13 @@
 """A W&B run that follows `metrics.jsonl`, as a sink and as the process that feeds it.
 
-`tracking.process` starts and ends that process: `python -m launcher.tracking.wandb RUN_DIR`.
+How that process is started and ended is written in `tracking.process`.
 """
 
 import argparse
-import fcntl
 import logging
 import os
 import select
+import shlex
 import shutil
 import signal
 import sys
@@ -23,7 +23,7 @@ from launcher.metrics import Follower
 from launcher.plan import RunPlan
 from launcher.rundir import RunDir
 from launcher.tracking.follow import follow
-from launcher.tracking.process import PATIENCE_S, longest_end_s
+from launcher.tracking.process import PATIENCE_S, longest_end_s, tracking_command
 
 _CONFIG = {"seed", "task", "train", "loader", "evaluation", "strategy", "ranks"}
 
@@ -111,6 +111,7 @@ def start_run(
 def track(run_dir: RunDir, *, ended: threading.Event, patience_s: float) -> bool:
     """Streams the run until `ended`. False: rows are missing where the plan wants them."""
     plan = RunPlan.model_validate_json(run_dir.read(rundir.PLAN))
+    log_size = run_dir.local(rundir.WANDB_LOG).stat().st_size
     mode = plan.tracking[0].mode
     try:
         run = start_run(run_dir, plan, mode=mode, patience_s=patience_s)
@@ -129,12 +130,20 @@ def track(run_dir: RunDir, *, ended: threading.Event, patience_s: float) -> bool
     except TimeoutError:
         _log.warning("event=upload_cut_short waited_s=%g %s", patience_s, _remedy(run_dir))
         return False
+    if _refused(run_dir, since=log_size):
+        _log.warning("event=upload_refused %s", _remedy(run_dir))
+        return False
     return run.offline == (mode == "offline")
 
 
+def _refused(run_dir: RunDir, *, since: int) -> bool:
+    """Whether W&B gave up uploading, on a 403 for example, which `finish` does not tell."""
+    return b"Fatal error while uploading data" in run_dir.read(rundir.WANDB_LOG)[since:]
+
+
 def _remedy(run_dir: RunDir) -> str:
-    command = f"{sys.executable} -m launcher.tracking.wandb {run_dir.url} < /dev/null"
-    return f"remedy={command!r} (sends the rows that W&B has not)"
+    """Sends the rows that W&B has not."""
+    return f'remedy="{shlex.join(tracking_command(run_dir))} < /dev/null"'
 
 
 def _await_driver(ended: threading.Event, *, driver: int, bound_s: float) -> None:
@@ -155,14 +164,14 @@ def main(path: str, *, patience_s: float, driver: int) -> int:
     for stop in (signal.SIGINT, signal.SIGTERM):  # SIGINT is also W&B's stop button
         signal.signal(stop, signal.SIG_IGN)
     os.nice(10)  # the ranks come first
-    # W&B's reports about itself go out offline too, and wait 10 s for a service that hangs.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     run_dir, ended = RunDir(path), threading.Event()
     until = {"driver": driver, "bound_s": longest_end_s(patience_s)}
     threading.Thread(target=_await_driver, args=[ended], kwargs=until, daemon=True).start()
-    with run_dir.local(rundir.WANDB_LOG).open("ab") as lock:
+    lock = run_dir.local(rundir.WANDB_LOCK)
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("ab") as file:
         # After a driver was killed, its tracking process may still be sending.
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.lockf(file.fileno(), os.F_LOCK, 0)
         return 0 if track(run_dir, ended=ended, patience_s=patience_s) else 1
 
 

@@ -179,9 +179,16 @@ def test_a_service_that_stops_to_answer_is_left_in_time_and_the_rest_can_be_sent
     assert list(map(own_values, recorded_rows(record))) == written_rows(run_dir)
 
     server.wedged.clear()
-    (remedy,) = re.findall(r"remedy='(.*)'", run_dir.read(rundir.WANDB_LOG).decode())
+    (remedy,) = re.findall(r'remedy="(.*)"', run_dir.read(rundir.WANDB_LOG).decode())
     subprocess.run(remedy, shell=True, check=True)
     assert list(map(own_values, server.rows(RUN_ID))) == written_rows(run_dir)
+
+
+def test_a_service_that_refuses_the_rows_is_not_taken_for_one_that_has_them(
+    tmp_path: Path, server: WandbServer
+) -> None:
+    server.refuses.set()
+    assert not track_more(make_run(tmp_path, mode="online"), range(1, 11))
 
 
 def test_a_service_that_never_answers_leaves_an_offline_record(
