@@ -20,7 +20,7 @@ from launcher.record import make_record
 from launcher.resources import Resources
 from launcher.retry import Failed, Verdict, decide
 from launcher.rundir import RunDir
-from launcher.tracking import tracked
+from launcher.tracking import require_trackers, tracked
 from launcher.watch import Audience, Watch
 
 
@@ -47,6 +47,7 @@ def conduct(
 
     PreflightError when another launcher trains it.
     """
+    require_trackers(plan)
     with (
         lock.held(run_dir) as lock_fd,
         open_engine(engine_name, plan, lock_fd=lock_fd) as engine,  # imports torch meanwhile
@@ -55,7 +56,7 @@ def conduct(
         run_dir.remove(rundir.STOP)
         _describe(run_dir, plan, description)
         with (
-            tracked(run_dir, plan),
+            tracked(run_dir, plan, stop=stop),
             Watch(run_dir, stop=stop, audience=audience) as watch,
         ):
             run = _Run(run_dir, plan, engine, engine_name=engine_name, watch=watch, stop=stop)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from launcher import rundir
+from launcher.contracts import StopRequest
 from launcher.errors import PreflightError
 from launcher.metrics import Follower
 from launcher.rundir import RunDir
@@ -111,5 +112,5 @@ def test_the_launcher_never_imports_wandb() -> None:
 
 def test_a_plan_without_tracking_starts_nothing(tmp_path: Path) -> None:
     run_dir = RunDir(str(tmp_path))
-    with tracked(run_dir, make_plan(tracking=[])):
+    with tracked(run_dir, make_plan(tracking=[]), stop=StopRequest()):
         assert run_dir.names("") == []
