@@ -57,13 +57,17 @@ def newest_valid(run_dir: RunDir) -> Choice:
 def find_damage(run_dir: RunDir, name: str) -> str:
     """Why a checkpoint cannot be trusted; empty when every byte is as it was written."""
     try:
-        files: dict[str, dict[str, Any]] = json.loads(run_dir.read(f"{name}/{rundir.MANIFEST}"))[
-            "files"
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        manifest = json.loads(run_dir.read(f"{name}/{rundir.MANIFEST}"))
+        expected = {
+            f"{name}/{file}": (described["bytes"], described["sha256"])
+            for file, described in manifest["files"].items()
+        }
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"{rundir.MANIFEST} is unreadable: {error}"
+    if f"{name}/{STATE}" not in expected:
+        return f"{rundir.MANIFEST} does not name {STATE}"
     with ThreadPoolExecutor() as pool:
-        found = pool.map(lambda file: _file_damage(run_dir, f"{name}/{file}", files[file]), files)
+        found = pool.map(lambda file: _file_damage(run_dir, file, *expected[file]), expected)
         return next((damage for damage in found if damage), "")
 
 
@@ -86,9 +90,13 @@ def commit(run_dir: RunDir, name: str) -> None:
     rundir.sync(folder.parent)
 
 
-def prune(run_dir: RunDir, *, keep_last: int) -> list[str]:
-    """Removes all but the newest checkpoints, manifest first; returns the names that went."""
-    names = [rundir.checkpoint_name(step) for step in committed_steps(run_dir)[:-keep_last]]
+def prune(run_dir: RunDir, *, keep_last: int, newest: int) -> list[str]:
+    """Removes all but the last checkpoints up to step `newest`; returns the names that went.
+
+    A later one was passed over as damaged when the run went on from before it: it replaces none.
+    """
+    steps = [step for step in committed_steps(run_dir) if step <= newest]
+    names = [rundir.checkpoint_name(step) for step in steps[:-keep_last]]
     for name in names:
         run_dir.remove(f"{name}/{rundir.MANIFEST}")
         run_dir.remove(name)
@@ -110,15 +118,15 @@ def _steps(run_dir: RunDir) -> Iterator[int]:
             yield step
 
 
-def _file_damage(run_dir: RunDir, file: str, expected: dict[str, Any]) -> str:
+def _file_damage(run_dir: RunDir, file: str, expected_bytes: int, expected_sha256: str) -> str:
     short = file.rsplit("/", 1)[-1]
     try:
         size, digest = _measure(run_dir.local(file))
     except OSError as error:
         return f"{short}: {error.strerror or error}"
-    if size != expected["bytes"]:
-        return f"{short} has {size} bytes, not {expected['bytes']}"
-    return "" if digest == expected["sha256"] else f"{short} does not match its hash"
+    if size != expected_bytes:
+        return f"{short} has {size} bytes, not {expected_bytes}"
+    return "" if digest == expected_sha256 else f"{short} does not match its hash"
 
 
 def _describe(path: Path) -> dict[str, Any]:

@@ -84,4 +84,12 @@ def _owner(descriptor: int) -> dict[str, object]:
 def _lives(owner: dict[str, object]) -> bool:
     pid = owner.get("pid")
     here = owner.get("host") == socket.gethostname()
-    return not here or (isinstance(pid, int) and psutil.pid_exists(pid))
+    return not here or (isinstance(pid, int) and _runs(pid))
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, other than a dead one that nobody has reaped."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

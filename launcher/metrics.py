@@ -25,7 +25,7 @@ class JsonlSink:
 
     def log(self, row: Mapping[str, float]) -> None:
         with rundir.storage_errors(rundir.METRICS):
-            self._file.write(json.dumps(row).encode() + b"\n")
+            rundir.append_line(self._file, row)
 
     def close(self) -> None:
         with rundir.storage_errors(rundir.METRICS):

@@ -4,13 +4,15 @@ What the files mean belongs to the modules that write them.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -150,7 +152,7 @@ class RunDir:
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Adds one line of JSON; lines of several processes never mix."""
         with storage_errors(self.path(name)), self.local(name).open("ab", buffering=0) as file:
-            file.write(json.dumps(row).encode() + b"\n")
+            append_line(file, row)
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder, if it is there."""
@@ -214,6 +216,15 @@ def explain_os_error(error: OSError, *, place: str) -> str:
         f"cannot write {place}: {what}; nothing that was saved before is lost. Make room or "
         "rights there, then `launcher resume` the run"
     )
+
+
+def append_line(file: FileIO, row: Mapping[str, Any]) -> None:
+    """Adds one line of JSON to a file opened for appending: all of it, or OSError and nothing."""
+    line = json.dumps(row).encode() + b"\n"
+    written = file.write(line)
+    if written < len(line):  # the room ended in the middle
+        file.truncate(file.tell() - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _open_fs(url: str) -> tuple[Any, str]:

@@ -131,7 +131,7 @@ class Saver:
                     "whole. Make room, then `launcher resume` the run"
                 ) from error
             raise
-        checkpoint.prune(self._run_dir, keep_last=self._keep_last)
+        checkpoint.prune(self._run_dir, keep_last=self._keep_last, newest=step)
         self._run_dir.append(
             rundir.EVENTS,
             {

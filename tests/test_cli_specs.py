@@ -120,7 +120,7 @@ def explained(command: Any, *arguments: str) -> dict[str, list[str]]:
 def test_each_value_says_who_set_it(command: Any) -> None:
     found = explained(command, "--set", "model.args.sizes.1=5")
     assert found["name"] == ["small", "job.yaml:1:1"]
-    assert found["model.args.sizes.0"] == ["8", "job.yaml:2:41"]
+    assert found["model.args.sizes.0"] == ["8", "job.yaml:2:42"]
     assert found["model.args.sizes.1"] == ["5", "--set model.args.sizes.1=5"]
     assert found["data.train.target"] == ["mine:points", "job.yaml:3:8"]
     assert found["train.micro_batch_size"] == ["8", "decided: 8 samples / 1 ranks"]

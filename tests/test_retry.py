@@ -9,8 +9,8 @@ from launcher.retry import Failed, decide
 RETRIES = Retries(node_loss=3, crash=2, hang=1, hang_timeout_s=300)
 
 
-def failed(kind: Kind, *, start: int = 0, end: int = 10, message: str = "no reason") -> Failed:
-    failure = Failure(kind=kind, message=message, rank=1)
+def failed(kind: Kind, *, start: int = 0, end: int = 10, message: str = "") -> Failed:
+    failure = Failure(kind=kind, message=message or f"a case of {kind}", rank=1)
     return Failed(failure, start_step=start, end_step=end)
 
 

@@ -38,7 +38,9 @@ class Samples(Dataset[tuple[Tensor, Tensor, Tensor]]):
         """Raises when it is asked for `bad_index`."""
         generator = torch.Generator().manual_seed(samples)
         self._features = torch.randn(samples, FEATURES, generator=generator)
-        self._labels = (self._features @ torch.randn(FEATURES, CLASSES, generator=generator)).argmax(1)
+        self._labels = (
+            self._features @ torch.randn(FEATURES, CLASSES, generator=generator)
+        ).argmax(1)
         self._bad_index = bad_index
 
     def __len__(self) -> int:

@@ -60,7 +60,7 @@ class LocalEngine:
 
     def _start_zygote(self) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [sys.executable, "-m", "launcher.engines.zygote"],
+            [sys.executable, "-P", "-m", "launcher.engines.zygote"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=[self._lock_fd],
