@@ -18,9 +18,7 @@ Count = Annotated[int, Field(ge=0)]
 class Section(BaseModel):
     """A mapping of the job spec: unknown keys are refused, and values are never coerced."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, defer_build=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 class Shorthand(Section):

@@ -13,7 +13,7 @@ import pytest
 
 from launcher import resources
 from launcher.errors import PreflightError
-from launcher.resources import Gpu, cgroups, credentials, gpus, oom_kill_count, this_host
+from launcher.resources import Gpu, cgroups, credentials, oom_kill_count, this_host
 
 GIB = 2**30
 UUIDS = ["GPU-aa11-0", "GPU-aa22-1", "GPU-bb33-2"]
@@ -133,12 +133,12 @@ def test_shared_memory_is_never_more_than_the_memory(tmp_path: Path) -> None:
     ],
 )
 def test_visible_devices_select_gpus_as_cuda_does(visible: str | None, indices: list[int]) -> None:
-    assert gpus._visible(visible, uuids=UUIDS) == indices
+    assert nvml._visible(visible, uuids=UUIDS) == indices
 
 
 def test_a_mig_slice_is_refused_by_name() -> None:
     with pytest.raises(PreflightError, match="MIG slices are not supported"):
-        gpus._visible("MIG-4f-1", uuids=UUIDS)
+        nvml._visible("MIG-4f-1", uuids=UUIDS)
 
 
 class FakeNvml:
@@ -186,8 +186,8 @@ def test_gpus_are_listed_in_the_visible_order_and_the_driver_is_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     driver = FakeNvml()
-    monkeypatch.setattr(gpus, "pynvml", driver)
-    assert gpus.visible_gpus("2,0", host_memory_bytes=64 * GIB) == (
+    monkeypatch.setattr(nvml, "pynvml", driver)
+    assert nvml.visible_gpus("2,0", host_memory_bytes=64 * GIB) == (
         Gpu(name="gpu 2", memory_bytes=64 * GIB, compute_capability=(9, 5)),
         Gpu(name="gpu 0", memory_bytes=16 * GIB, compute_capability=(7, 5)),
     )
@@ -196,18 +196,18 @@ def test_gpus_are_listed_in_the_visible_order_and_the_driver_is_let_go(
 
 def test_a_host_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     for code in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
-        monkeypatch.setattr(gpus, "pynvml", FakeNvml(init_error=code))
-        assert gpus.visible_gpus(None, host_memory_bytes=GIB) == ()
+        monkeypatch.setattr(nvml, "pynvml", FakeNvml(init_error=code))
+        assert nvml.visible_gpus(None, host_memory_bytes=GIB) == ()
 
 
 def test_a_broken_driver_is_an_error_unless_gpus_are_hidden(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken = FakeNvml(init_error=pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
-    monkeypatch.setattr(gpus, "pynvml", broken)
+    monkeypatch.setattr(nvml, "pynvml", broken)
     with pytest.raises(PreflightError, match="nvidia-smi"):
-        gpus.visible_gpus(None, host_memory_bytes=GIB)
-    assert gpus.visible_gpus("-1", host_memory_bytes=GIB) == ()
+        nvml.visible_gpus(None, host_memory_bytes=GIB)
+    assert nvml.visible_gpus("-1", host_memory_bytes=GIB) == ()
 
 
 def test_bf16_is_native_from_ampere_on() -> None:

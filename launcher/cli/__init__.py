@@ -3,6 +3,7 @@
 What the commands do is the modules' of this folder; what a run is, the rows' below.
 """
 
+import gc
 import sys
 import traceback
 from importlib import import_module
@@ -59,6 +60,7 @@ def launcher() -> None:
 
 def main() -> Any:
     """The entry point: runs a command, and words its errors."""
+    gc.disable()  # saves a tenth of a short command's time; `run` and `resume` turn it on again
     try:
         launcher(standalone_mode=False)
     except click.exceptions.Exit as exit_:

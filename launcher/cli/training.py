@@ -1,5 +1,6 @@
 """`run` and `resume`: training in the foreground."""
 
+import gc
 import signal
 import sys
 from collections.abc import Iterator
@@ -102,6 +103,7 @@ def _train(
     *,
     output: str,
 ) -> NoReturn:
+    gc.enable()
     say(f"run {run_dir.run_id} in {run_dir.path()}")
     for warning in asked.plan.warnings:
         say(f"warning: {warning}")

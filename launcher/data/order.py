@@ -42,7 +42,7 @@ class GlobalStep:
         return self.end - self.first
 
     def part(self, *, rank: int, world_size: int) -> tuple[int, int]:
-        """The positions of one rank: parts differ by at most one sample, rank 0's is never empty."""
+        """One rank's positions: parts differ by at most one sample, rank 0's is never empty."""
         return (
             self.first + -(-self.samples * rank // world_size),
             self.first + -(-self.samples * (rank + 1) // world_size),

@@ -21,7 +21,7 @@ from launcher.resources.cgroups import (
     usable_memory_bytes,
 )
 from launcher.resources.credentials import has_wandb_key
-from launcher.resources.gpus import Gpu, visible_gpus
+from launcher.resources.gpus import Gpu, has_driver
 
 __all__ = [
     "Gpu",
@@ -64,7 +64,7 @@ def this_host() -> Resources:
         cores=usable_cores(affinity_cores(), cgroups=own_cgroups(controller="cpu")),
         memory_bytes=memory_bytes,
         shm_bytes=_shm_bytes(Path("/dev/shm"), memory_bytes=memory_bytes),
-        gpus=visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), host_memory_bytes=memory_bytes),
+        gpus=_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), host_memory_bytes=memory_bytes),
         cpu_name=cpu_name or platform.processor() or platform.machine(),
         cpu_native_bf16=not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"}),
         cpu_native_fp16=not flags.isdisjoint({"avx512_fp16", "amx_fp16"}),
@@ -106,3 +106,11 @@ def inherited_environment(**extra: str) -> dict[str, str]:
 def environment_names() -> list[str]:
     """Names, never values, of the environment variables that are set."""
     return sorted(os.environ)
+
+
+def _gpus(visible: str | None, *, host_memory_bytes: int) -> tuple[Gpu, ...]:
+    if not has_driver():
+        return ()
+    from launcher.resources.nvml import visible_gpus
+
+    return visible_gpus(visible, host_memory_bytes=host_memory_bytes)

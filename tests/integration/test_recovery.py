@@ -67,7 +67,9 @@ def go_on_elsewhere(halfway: Launcher, folder: Path, *changes: str) -> Launcher:
             file = run_dir.local(name)
             file.write_text(file.read_text().replace(str(halfway.folder), str(folder)))
     launcher = Launcher(spec)
-    arguments = [word for change in ("train.max_steps=null", *changes) for word in ("--set", change)]
+    arguments = [
+        word for change in ("train.max_steps=null", *changes) for word in ("--set", change)
+    ]
     with launcher:
         ended = launcher.resume(*arguments)
     assert ended.exit_code == 0, ended.stderr
@@ -121,7 +123,11 @@ def test_a_kill_changes_no_weight_no_row_and_no_sample(
 def test_three_kills_in_a_row_leave_strictly_increasing_steps(
     unbroken: Launcher, tmp_path: Path
 ) -> None:
-    kills = [Kill("all", "training", 9), Kill("rank 1", "training", 3), Kill("rank 0", "start", 0.2)]
+    kills = [
+        Kill("all", "training", 9),
+        Kill("rank 1", "training", 3),
+        Kill("rank 0", "start", 0.2),
+    ]
     with make_launcher(tmp_path, world_size=2) as launcher:
         story = survive(launcher, kills)
         assert story.end.exit_code == 0, story.end.stderr
