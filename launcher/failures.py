@@ -4,30 +4,51 @@ What follows from a kind is decided in `retry`.
 """
 
 import errno
+import re
 import traceback
 from pathlib import Path
 
 import torch
 
 from launcher.distributed import is_peer_loss
-from launcher.errors import DivergedError, SpecError, StorageError
+from launcher.errors import DivergedError, LauncherError, SpecError, StorageError
 from launcher.outcome import Failure, Kind
 
 _NO_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_SAID_IN_A_LINE = ("spec", "storage", "diverged")
 _PACKAGE = Path(__file__).parent
+_CALLS_USER_CODE = {"task.py", "loader.py", "loop.py", "evaluation.py"}
+"""Where an error in the innermost frame may be the user's: a call with the wrong arguments, say."""
+_OURS_AND_TORCHS = (str(_PACKAGE), str(Path(torch.__file__).parent / "utils" / "data"))
 
 
 def describe(error: BaseException, *, rank: int) -> Failure:
     """The failure that an exception stands for."""
     kind = _kind(error)
-    told = str(error)
-    plain = isinstance(error, SpecError | StorageError | DivergedError)
-    return Failure(
-        kind=kind,
-        message=told if plain else f"{type(error).__name__}: {told}",
-        rank=rank,
-        traceback="".join(traceback.format_exception(error)),
-    )
+    if isinstance(error, LauncherError):
+        message = str(error)
+    elif loader := re.match(r"Caught \w+ in (DataLoader worker process \d+)", str(error)):
+        message = f"{str(error).rstrip().splitlines()[-1]} (in {loader[1]})"
+    else:
+        message = f"{type(error).__name__}: {error}"
+    return Failure(kind=kind, message=message, rank=rank, traceback=_traceback(error, kind))
+
+
+def _traceback(error: BaseException, kind: Kind) -> str:
+    """Python's traceback, from the first frame that is the user's; empty where it says nothing."""
+    if kind in _SAID_IN_A_LINE:
+        return ""
+    if str(error).startswith("Caught "):
+        entries = re.split(r"(?=^  File )", str(error), flags=re.MULTILINE)
+        return "".join(entry for entry in entries if not _is_framework(entry))
+    frames = error.__traceback__
+    while kind != "bug" and frames and _is_framework(f'"{frames.tb_frame.f_code.co_filename}'):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames or error.__traceback__))
+
+
+def _is_framework(entry: str) -> bool:
+    return any(f'"{folder}' in entry for folder in _OURS_AND_TORCHS)
 
 
 def _kind(error: BaseException) -> Kind:
@@ -52,6 +73,7 @@ def _kind(error: BaseException) -> Kind:
 
 
 def _raised_by_us(error: BaseException) -> bool:
-    """Whether the innermost frame is the launcher's own."""
+    """Whether the innermost frame is the launcher's own, where it calls no code of the user's."""
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(_PACKAGE)
+    file = Path(frames[-1].filename) if frames else Path()
+    return file.is_relative_to(_PACKAGE) and file.name not in _CALLS_USER_CODE

@@ -53,7 +53,8 @@ def run_rank(attempt: Attempt, place: Place) -> AttemptEnd:
             finished = _train(attempt, run_dir, place, sink)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # a rank reports its death
         failure = describe(error, rank=place.rank.rank)
-        print(failure.traceback, file=sys.stderr, flush=True)  # noqa: T201  # the rank's own log
+        if failure.traceback:
+            print(failure.traceback, file=sys.stderr, flush=True)  # noqa: T201  # the rank's log
         return AttemptEnd(status="failed", failure=failure)
     return AttemptEnd(status="succeeded" if finished else "stopped")
 

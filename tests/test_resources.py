@@ -13,7 +13,7 @@ import pytest
 
 from launcher import resources
 from launcher.errors import PreflightError
-from launcher.resources import Gpu, cgroups, credentials, oom_kill_count, this_host
+from launcher.resources import Gpu, cgroups, credentials, nvml, oom_kill_count, this_host
 
 GIB = 2**30
 UUIDS = ["GPU-aa11-0", "GPU-aa22-1", "GPU-bb33-2"]

@@ -91,7 +91,7 @@ def resume(
             f"{run_dir.run_id} is finished, at step {ended['step']}; to go on, give it a later "
             "end, such as --set train.max_epochs=N"
         )
-        _report(Outcome.model_validate(ended), output=output)
+        _report(Outcome.model_validate(ended), output=output, trained=False)
     _train(run_dir, asked, overrides, _engine(engine, asked.plan), output=output)
 
 
@@ -124,11 +124,11 @@ def _train(
     _report(outcome, output=output)
 
 
-def _report(outcome: Outcome, *, output: str) -> NoReturn:
+def _report(outcome: Outcome, *, output: str, trained: bool = True) -> NoReturn:
     if output == "json":
         put(outcome.model_dump(mode="json"))
     else:
-        say(outcome_text(outcome))
+        say(outcome_text(outcome, seen_rank=0 if trained else None))
     sys.exit(outcome.exit_code)
 
 

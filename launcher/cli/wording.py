@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from launcher.outcome import Failure, Outcome
+from launcher.outcome import Outcome
 
 _EVENT_DETAILS = (
     "attempt",
@@ -39,26 +39,24 @@ def event_text(event: Mapping[str, Any]) -> str:
             return ""
 
 
-def outcome_text(outcome: Outcome) -> str:
-    """The end of a run, with what failed and the command that goes on."""
+def outcome_text(outcome: Outcome, *, seen_rank: int | None = None) -> str:
+    """The end of a run, with what failed and the command that goes on.
+
+    `seen_rank` is the rank whose output the person has seen already: it is not repeated.
+    """
     lines = [f"{outcome.run_id} {outcome.status} at step {outcome.step}, epoch {outcome.epoch}"]
     if measured := measured_text(outcome.metrics):
         lines[0] += f": {measured}"
     if outcome.error:
-        lines.extend(failure_lines(outcome.error))
+        if outcome.error.rank != seen_rank:
+            lines.extend("  " + line for line in outcome.error.traceback.splitlines()[-20:])
+        lines.append(f"error: {outcome.error.message}")
     if outcome.checkpoint:
         lines.append(f"checkpoint {outcome.checkpoint}")
     if outcome.status in ("failed", "stopped", "lost"):
         lines.append(f"logs: launcher logs {outcome.run_id} --rank {_guilty(outcome)}")
         lines.append(f"go on: launcher resume {outcome.run_id}")
     return "\n".join(lines)
-
-
-def failure_lines(failure: Failure) -> list[str]:
-    """What went wrong, the guilty rank's last words first."""
-    plain = failure.kind in ("spec", "storage", "diverged")
-    words = [] if plain else ["  " + line for line in failure.traceback.splitlines()[-20:]]
-    return [*words, f"error: {failure.message}"]
 
 
 def _guilty(outcome: Outcome) -> int:
