@@ -15,7 +15,7 @@ from launcher.errors import DivergedError, LauncherError, SpecError, StorageErro
 from launcher.outcome import Failure, Kind
 
 _NO_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-_SAID_IN_A_LINE = ("spec", "storage", "diverged")
+_SAID_IN_A_LINE = ("spec", "storage", "diverged", "lost")
 _PACKAGE = Path(__file__).parent
 _CALLS_USER_CODE = {"task.py", "loader.py", "loop.py", "evaluation.py"}
 """Where an error in the innermost frame may be the user's: a call with the wrong arguments, say."""

@@ -49,14 +49,14 @@ def is_held(run_dir: RunDir) -> bool:
     except OSError:
         return False
     try:
-        return not _try(descriptor)
+        return not _try(descriptor, fcntl.LOCK_SH)  # others may ask at the same time
     finally:
         os.close(descriptor)
 
 
 def _acquire(descriptor: int, run_dir: RunDir) -> None:
     deadline = time.monotonic() + _GRACE_S
-    while not _try(descriptor):
+    while not _try(descriptor, fcntl.LOCK_EX):
         owner = _owner(descriptor)
         if _lives(owner) or time.monotonic() > deadline:
             raise PreflightError(
@@ -66,9 +66,9 @@ def _acquire(descriptor: int, run_dir: RunDir) -> None:
         time.sleep(_POLL_S)
 
 
-def _try(descriptor: int) -> bool:
+def _try(descriptor: int, kind: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

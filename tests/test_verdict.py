@@ -90,8 +90,14 @@ def test_a_kill_counts_as_out_of_memory_only_when_the_kernel_counted_one() -> No
     ends = rank_end(0), rank_end(1, None, exit_status=-signal.SIGKILL)
     assert blame(*ends).kind == "lost"
     assert blame(*ends, out_of_memory=True).kind == "out_of_memory"
-    segfault = rank_end(1, None, exit_status=-signal.SIGSEGV)
-    assert blame(rank_end(0), segfault, out_of_memory=True).kind == "lost"
+    terminated = rank_end(1, None, exit_status=-signal.SIGTERM)
+    assert blame(rank_end(0), terminated, out_of_memory=True).kind == "lost"
+
+
+def test_a_crash_in_native_code_is_the_users_code_and_not_a_loss() -> None:
+    failure = blame(rank_end(0), rank_end(1, None, exit_status=-signal.SIGSEGV))
+    assert failure.kind == "user_code"
+    assert failure.message == "rank 1: crashed with SIGSEGV"
 
 
 def test_a_hang_names_the_rank_that_is_behind_and_shows_its_stack(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from launcher.outcome import AttemptEnd, Failure, Kind
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 16_384
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
+"""Signals that a process brings on itself; any other comes from outside."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ def _silent_death(end: RankEnd, *, out_of_memory: bool) -> AttemptEnd:
     if end.exit_status == -signal.SIGKILL and out_of_memory:
         return _failed(end, "out_of_memory", "the kernel killed it: out of memory")
     if end.exit_status is not None and end.exit_status < 0:
-        return _failed(end, "lost", f"killed by {signal.Signals(-end.exit_status).name}")
+        cause = signal.Signals(-end.exit_status)
+        if cause in _CRASHES:
+            return _failed(end, "user_code", f"crashed with {cause.name}")
+        return _failed(end, "lost", f"killed by {cause.name}")
     return _failed(end, "user_code", f"exited with code {end.exit_status} in the middle")
 
 

@@ -1,0 +1,380 @@
+"""What goes wrong is said once, with its exit code; nothing saved is lost, no process is left."""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from launcher import checkpoint, rundir
+from tests.job import LAST_STEP, Command, Ended, Launcher, eventually, weights, write_job
+from tests.killing import orphans
+
+pytestmark = pytest.mark.integration
+
+FORWARD_S = 0.02
+SAVED_BEFORE = 8
+"""The newest checkpoint when something happens in step 11."""
+
+
+def make_launcher(folder: Path, **changes: Any) -> Launcher:
+    changes.setdefault("model__args", {"forward_s": FORWARD_S})
+    return Launcher(write_job(folder, **changes))
+
+
+def trouble(what: str, *, rank: int = 1) -> dict[str, Any]:
+    """Arguments of a model that gets into trouble in step 11."""
+    return {"forward_s": FORWARD_S, "trouble": {"what": what, "forward": 11, "rank": rank}}
+
+
+def assert_nothing_lost(launcher: Launcher) -> None:
+    """What was saved before step 11 is whole, and no process is left."""
+    assert launcher.steps() == [4, SAVED_BEFORE]
+    for step in launcher.steps():
+        assert not checkpoint.find_damage(launcher.run_dir, rundir.checkpoint_name(step))
+    assert orphans(launcher) == []
+
+
+def told(ended: Ended) -> str:
+    """The one line that a command ended with."""
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, ended.stderr
+    return lines[0].removeprefix("error: ")
+
+
+def flip_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def move(launcher: Launcher, folder: Path) -> Launcher:
+    """A copy of a job and its runs."""
+    shutil.copytree(launcher.folder, folder, dirs_exist_ok=True)
+    return Launcher(folder / "job.yaml")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    with make_launcher(tmp_path_factory.mktemp("unbroken")) as launcher:
+        assert launcher.run().exit_code == 0
+        yield launcher
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Launcher, Ended]]:
+    """A run that Ctrl-C ended in the middle."""
+    with make_launcher(tmp_path_factory.mktemp("stopped")) as launcher:
+        command = launcher.start_run()
+        launcher.reach(10)
+        command.interrupt()
+        yield launcher, command.wait()
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "words"),
+    [
+        ({"train__max_epoch": 3}, "train.max_epoch", "did you mean max_epochs?"),
+        ({"train__global_batch_size": "many"}, "train.global_batch_size", "must be an integer"),
+        (
+            {"train__global_batch_size": 16, "resources__world_size": 7},
+            "train.global_batch_size",
+            "is 16, not a multiple of 7 ranks; try 14 or 21",
+        ),
+        ({"model__target": "tiny:Nett"}, "model.target", "has no 'Nett'; did you mean 'Net'?"),
+        ({"model__target": "tinny:Net"}, "model.target", "no module named 'tinny'"),
+    ],
+    ids=["misspelt key", "wrong type", "seven ranks for sixteen", "no such name", "no such module"],
+)
+def test_a_wrong_spec_is_refused_with_its_place_before_anything_starts(
+    changes: dict[str, Any], key: str, words: str, tmp_path: Path
+) -> None:
+    launcher = make_launcher(tmp_path, **changes)
+    ended = launcher.run()
+    assert ended.exit_code == 2
+    message = told(ended)
+    line = int(message.removeprefix(f"{launcher.spec}:").split(":")[0])
+    assert f'"{key.rpartition(".")[2]}"' in launcher.spec.read_text().splitlines()[line - 1]
+    assert f" {key}: " in message
+    assert words in message
+    assert not launcher.run_dirs
+
+
+def test_an_argument_that_the_target_does_not_take_is_the_specs_mistake(tmp_path: Path) -> None:
+    with make_launcher(tmp_path, model__args={"forwrd_s": 1}) as launcher:
+        ended = launcher.run()
+    assert ended.exit_code == 2
+    expected = "tiny:Net has no argument 'forwrd_s'; did you mean 'forward_s'?"
+    assert ended.error["message"] == expected
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_run_that_does_not_exist_is_said_to(unbroken: Launcher) -> None:
+    ended = unbroken.start("resume", "no-such-run").wait()
+    assert ended.exit_code == 22
+    assert told(ended) == (
+        f"no run no-such-run in {unbroken.storage}; `launcher ls` lists them, "
+        "--storage looks elsewhere"
+    )
+
+
+def test_a_dataset_that_raises_in_a_loader_worker_is_told_in_its_own_words(tmp_path: Path) -> None:
+    with make_launcher(
+        tmp_path,
+        data__train__args={"bad_index": 26},  # rank 1 takes it in step 11
+        data__loader={"num_workers": 2},
+    ) as launcher:
+        ended = launcher.run()
+        assert ended.exit_code == 10
+        assert ended.error["kind"] == "user_code"
+        assert ended.error["rank"] == 1
+        assert ended.error["message"].startswith("ValueError: sample 26 is unreadable (in ")
+        assert "tiny.py" in ended.error["traceback"]
+        assert_nothing_lost(launcher)
+
+
+def test_a_loss_that_becomes_nan_ends_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    with make_launcher(tmp_path, model__args=trouble("nan")) as launcher:
+        ended = launcher.run()
+        assert ended.exit_code == 14
+        assert ended.error["message"] == "the loss of step 11 is nan"
+        assert ended.outcome["step"] == 10
+        assert "Traceback" not in ended.stderr
+        assert_nothing_lost(launcher)
+        newest = launcher.run_dir.local(rundir.checkpoint_name(SAVED_BEFORE))
+        model = load_file(newest / checkpoint.tensor_file("model"))
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in model.values())
+
+
+def test_an_exception_in_one_rank_is_shown_once_with_its_traceback(tmp_path: Path) -> None:
+    with make_launcher(tmp_path, model__args=trouble("raise")) as launcher:
+        ended = launcher.start("run", str(launcher.spec)).wait()
+        assert ended.exit_code == 10
+        assert told(ended) == "RuntimeError: the weather is bad"
+        assert ended.stderr.count("Traceback") == 1
+        assert ended.stderr.count("in _raise") == 1
+        outcome = launcher.run_dir.read_json(rundir.OUTCOME)
+        assert outcome
+        assert outcome["error"]["rank"] == 1
+        assert_nothing_lost(launcher)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("exit", "SystemExit: 3"), ("os_exit", "rank 1: exited with code 0 in the middle")],
+)
+def test_a_rank_that_leaves_in_the_middle_is_the_users_code(
+    what: str, message: str, tmp_path: Path
+) -> None:
+    with make_launcher(tmp_path, model__args=trouble(what)) as launcher:
+        ended = launcher.run()
+        assert ended.exit_code == 10
+        assert ended.error["message"] == message
+        assert ended.error["rank"] == 1
+        assert_nothing_lost(launcher)
+
+
+def test_a_hang_is_ended_with_the_stack_of_every_rank_in_its_log(tmp_path: Path) -> None:
+    with make_launcher(
+        tmp_path, model__args=trouble("hang"), retries__hang_timeout_s=2
+    ) as launcher:
+        ended = launcher.run()
+        assert ended.exit_code == 12
+        assert ended.error["message"] == ("rank 1: no rank made progress for 2 s; rank 1 is behind")
+        for rank, frame in enumerate(["_engine_run_backward", "in _hang"]):
+            assert frame in launcher.run_dir.local(rundir.rank_log(1, rank)).read_text()
+        assert_nothing_lost(launcher)
+
+
+def test_a_rank_that_is_killed_takes_the_others_and_their_workers_along_within_a_second(
+    tmp_path: Path,
+) -> None:
+    with make_launcher(tmp_path, data__loader={"num_workers": 2}, retries__node_loss=0) as launcher:
+        command = launcher.start_run()
+        launcher.reach(10)
+        ranks = launcher.ranks()
+        everyone = [*ranks, *(child for rank in ranks for child in rank.children(recursive=True))]
+        assert len(everyone) == 6
+        ranks[1].kill()
+        _, alive = psutil.wait_procs(everyone, timeout=1.0)
+        assert not alive
+        ended = command.wait()
+        assert ended.exit_code == 13
+        assert ended.error["message"] == "rank 1: killed by SIGKILL"
+        assert "Traceback" not in ended.stderr
+        assert orphans(launcher) == []
+
+
+def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
+    with make_launcher(tmp_path, data__loader={"num_workers": 2}) as launcher:
+        command = launcher.start_run()
+        launcher.reach(5)
+        assert len(launcher.processes()) == 8
+        command.process.kill()
+        command.process.wait()
+        _, alive = psutil.wait_procs(launcher.processes(), timeout=1.0)
+        assert not alive
+        shown = launcher.start("show", "@last", "-o", "json").wait()
+        assert shown.outcome["status"] == "lost"
+
+
+def test_ctrl_c_saves_the_step_it_is_in_and_a_resume_goes_on_to_the_same_bits(
+    stopped: tuple[Launcher, Ended], unbroken: Launcher, tmp_path: Path
+) -> None:
+    launcher, ended = stopped
+    assert ended.exit_code == 20
+    assert ended.outcome["status"] == "stopped"
+    assert ended.outcome["error"] is None
+    step = ended.outcome["step"]
+    assert 10 <= step < LAST_STEP
+    assert launcher.steps()[-1] == step
+    assert ended.outcome["checkpoint"] == launcher.run_dir.path(rundir.checkpoint_name(step))
+    assert orphans(launcher) == []
+    with move(launcher, tmp_path) as copy:
+        assert copy.resume().exit_code == 0
+        assert weights(copy.run_dir) == weights(unbroken.run_dir)
+
+
+def test_a_corrupted_newest_checkpoint_is_passed_over_aloud(
+    stopped: tuple[Launcher, Ended], unbroken: Launcher, tmp_path: Path
+) -> None:
+    with move(stopped[0], tmp_path) as launcher:
+        *_, older, newest = map(rundir.checkpoint_name, launcher.steps())
+        flip_bit(launcher.run_dir.local(f"{newest}/model.safetensors"))
+        ended = launcher.resume()
+        assert ended.exit_code == 0
+        reason = f"{newest} is damaged (model.safetensors does not match its hash)"
+        assert ended.stderr.count(f"passed over: {reason}") == 1
+        assert [event["reason"] for event in launcher.events("passed_over")] == [reason]
+        assert launcher.events("attempt")[-1]["checkpoint"] == older
+        assert weights(launcher.run_dir) == weights(unbroken.run_dir)
+
+
+def test_without_a_checkpoint_to_trust_nothing_starts_and_nothing_is_deleted(
+    stopped: tuple[Launcher, Ended], tmp_path: Path
+) -> None:
+    with move(stopped[0], tmp_path) as launcher:
+        steps = launcher.steps()
+        for step in steps:
+            flip_bit(launcher.run_dir.local(f"{rundir.checkpoint_name(step)}/state.json"))
+        ended = launcher.resume()
+        assert ended.exit_code == 3
+        assert told(ended).startswith("no checkpoint of this run can be trusted: ")
+        assert launcher.steps() == steps
+
+
+def test_a_run_that_is_training_is_left_alone_until_it_is_told_to_stop(tmp_path: Path) -> None:
+    with make_launcher(tmp_path) as launcher:
+        command = launcher.start_run()
+        launcher.reach(3)
+        second = launcher.resume()
+        assert second.exit_code == 3
+        run_id = launcher.run_dir.run_id
+        assert told(second).startswith(
+            f"{run_id} is being trained by process {command.process.pid}"
+        )
+        stop = launcher.start("stop", run_id)
+        ended = command.wait()
+        assert ended.exit_code == 20
+        assert launcher.steps()[-1] == ended.outcome["step"]
+        assert stop.wait().exit_code == 0
+        assert orphans(launcher) == []
+
+
+def test_ctrl_c_twice_ends_at_once_and_leaves_nobody(tmp_path: Path) -> None:
+    with make_launcher(
+        tmp_path,
+        data__loader={"num_workers": 2},
+        model__args=trouble("hang"),  # so that the first one cannot be obeyed
+    ) as launcher:
+        command = launcher.start_run()
+        launcher.reach(9)
+        interrupt_twice(command)
+        started = time.monotonic()
+        ended = command.wait()
+        assert ended.exit_code == 20
+        assert ended.outcome["status"] == "stopped"
+        assert time.monotonic() - started < 5
+        assert_nothing_lost(launcher)
+
+
+def interrupt_twice(command: Command) -> None:
+    command.interrupt()
+    eventually(lambda: "stopping after this step" in command.stderr)
+    command.interrupt()
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_ctrl_c_before_the_first_step_is_a_stop_too(world_size: int, tmp_path: Path) -> None:
+    with make_launcher(tmp_path, resources__world_size=world_size) as launcher:
+        command = launcher.start_run()
+        eventually(lambda: launcher.events("attempt"))
+        command.interrupt()
+        ended = command.wait()
+        assert ended.exit_code == 20
+        assert ended.outcome["status"] == "stopped"
+        assert ended.outcome["step"] <= 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of five megabytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = mount("-t", "tmpfs", "-o", "size=5m", "tmpfs", str(place))
+    if not mounted:
+        pytest.skip("a tmpfs cannot be mounted here: that needs root and CAP_SYS_ADMIN")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def mount(*arguments: str) -> bool:
+    return not subprocess.run(["mount", *arguments], capture_output=True).returncode
+
+
+def test_a_full_or_read_only_disk_loses_nothing_and_a_resume_goes_on_when_there_is_room(
+    small_disk: Path, unbroken: Launcher, tmp_path: Path
+) -> None:
+    spec = write_job(
+        tmp_path,
+        model__args={"forward_s": FORWARD_S, "ballast_mb": 2},
+        checkpoint={"every_steps": 4, "keep_last": 9},
+    )
+    with Launcher(spec, storage=small_disk / "runs") as launcher:
+        full = launcher.run()
+        assert full.exit_code == 3
+        assert full.error["kind"] == "storage"
+        assert_says_what_to_do(full.error["message"])
+        assert "Traceback" not in full.stderr
+        assert_nothing_lost(launcher)
+
+        assert mount("-o", "remount,ro", str(small_disk))
+        for refused in (launcher.resume(), launcher.run()):
+            assert refused.exit_code == 3
+            assert_says_what_to_do(told(refused))
+            assert "Read-only file system" in told(refused)
+        assert_nothing_lost(launcher)
+
+        assert mount("-o", "remount,rw,size=64m", str(small_disk))
+        assert launcher.resume().exit_code == 0
+        assert [row["step"] for row in launcher.rows()] == list(range(1, LAST_STEP + 1))
+        assert launcher.events("attempt")[-1]["checkpoint"].endswith(f"{SAVED_BEFORE:08d}")
+        assert last_loss(launcher) == last_loss(unbroken)
+
+
+def assert_says_what_to_do(message: str) -> None:
+    assert "\n" not in message
+    assert message.startswith("cannot write ")
+    assert "nothing that was saved before is lost" in message or "are whole" in message
+    assert "`launcher resume` the run" in message
+
+
+def last_loss(launcher: Launcher) -> float:
+    loss: float = launcher.rows()[-1]["loss"]
+    return loss
