@@ -73,6 +73,7 @@ def accumulate_gradients(training: Training, step: Step) -> Tensor:
         seed_rank(mix(training.plan.seed, training.rank.rank, step.number, number))
         with training.strategy.forward(last=micro.last):
             loss = training.task.loss(training.strategy.model, micro.batch)
+            training.beat()  # who is stuck before this is behind those that wait in backward
             share = loss * micro.share
             training.strategy.backward(share * training.rank.world_size)
         shares.append(share.detach())

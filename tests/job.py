@@ -134,7 +134,7 @@ class Launcher:
         self.folder = spec.parent
         self.storage = storage or self.folder / "runs"
         self._mark = uuid.uuid4().hex
-        self._commands = 0
+        self._commands: list[Command] = []
 
     def __enter__(self) -> "Launcher":
         return self
@@ -142,10 +142,11 @@ class Launcher:
     def __exit__(self, *_: object) -> None:
         for process in self.processes():
             process.kill()
+        for command in self._commands:
+            command.process.wait()
 
     def start(self, *arguments: str) -> Command:
-        self._commands += 1
-        output = self.folder / f"command-{self._commands}"
+        output = self.folder / f"command-{len(self._commands)}-{self._mark}"
         with (
             output.with_suffix(".out").open("wb") as stdout,
             output.with_suffix(".err").open("wb") as stderr,
@@ -159,7 +160,8 @@ class Launcher:
                 env=os.environ | {_MARK: self._mark},
                 start_new_session=True,
             )
-        return Command(process, output)
+        self._commands.append(Command(process, output))
+        return self._commands[-1]
 
     def start_run(self, *arguments: str) -> Command:
         return self.start("run", str(self.spec), "-o", "json", *arguments)

@@ -1,4 +1,4 @@
-"""Kills a run at chosen moments, brings it to its end, and says how it differs from an unbroken one.
+"""Kills a run at chosen moments, and says how its end differs from that of an unbroken one.
 
 `scripts/killtest` does it at random, the integration tests at a handful of fixed moments.
 """

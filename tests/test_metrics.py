@@ -1,4 +1,4 @@
-"""`metrics.jsonl` has each step once, in order, whatever was killed; a follower sees each row once."""
+"""`metrics.jsonl` has each step once, in order, whatever was killed; so has who follows it."""
 
 import contextlib
 import json

@@ -1,6 +1,7 @@
 """Every sample enters an epoch exactly once, whoever computes it and wherever it is resumed."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from hypothesis import given
@@ -109,7 +110,7 @@ def test_the_parts_of_ranks_are_even_and_the_first_is_never_empty(
     parts = [step.part(rank=rank, world_size=world_size) for rank in range(world_size)]
     assert parts[0][0] == step.first
     assert parts[-1][1] == step.end
-    assert all(one[1] == other[0] for one, other in zip(parts, parts[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in pairwise(parts))
     lengths = [end - first for first, end in parts]
     assert lengths[0] == max(lengths)
     assert max(lengths) - min(lengths) <= 1

@@ -71,7 +71,8 @@ def main() -> Any:
         error.show()
         sys.exit(ExitCode.SPEC)
     except LauncherError as error:
-        click.echo(f"error: {error}", err=True)
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.stderr.close()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from launcher import planner, specfile
-from launcher.errors import SpecError
 from launcher.plan import RunPlan
 from launcher.resources import Resources, this_host
 from launcher.spec import Problem
@@ -85,16 +84,10 @@ class Asked:
     resources: Resources
 
 
-def problems_in(document: Document) -> list[Problem]:
+def problems_in(document: Document) -> tuple[Problem, ...]:
     """Everything that `Document.refuse` would say of a spec on this host, one by one."""
     spec = document.spec
-    across = tuple(planner.problems(spec, this_host())) if spec else ()
-    try:
-        document.refuse(across)
-    except SpecError as error:
-        told = {document.describe([problem]): problem for problem in (*document.problems, *across)}
-        return [told[line] for line in str(error).splitlines() if line in told]
-    return []
+    return document.wrong(planner.problems(spec, this_host()) if spec else ())
 
 
 def plan_spec(

@@ -39,20 +39,20 @@ class Document:
         return str(self._place(key))
 
     def describe(self, problems: Iterable[Problem]) -> str:
-        """One line for each problem, in the order of the file, then their number."""
-        ordered = sorted(dict.fromkeys(problems), key=lambda p: self._place(p.key).rank)
-        lines = [self._line(problem) for problem in ordered]
+        """One line for each problem, then their number."""
+        lines = [self._line(problem) for problem in problems]
         return "\n".join(lines + ([f"{len(lines)} problems"] if len(lines) > 1 else []))
 
-    def refuse(self, problems: Iterable[Problem] = ()) -> None:
-        """Raise `SpecError` with our own problems and these, if there are any.
+    def wrong(self, problems: Iterable[Problem] = ()) -> tuple[Problem, ...]:
+        """In the order of the file, our problems and these, but for what follows from ours."""
+        across = [p for p in problems if not any(_follows(p, other) for other in self.problems)]
+        found = dict.fromkeys((*self.problems, *across))
+        return tuple(sorted(found, key=lambda problem: self._place(problem.key).rank))
 
-        Of these, one that only follows from a key that is reported already is left out.
-        """
-        own = list(self.problems)
-        own += [p for p in problems if not any(_follows(p, other) for other in self.problems)]
-        if own:
-            raise SpecError(self.describe(own))
+    def refuse(self, problems: Iterable[Problem] = ()) -> None:
+        """Raise `SpecError` with all that is `wrong`, if anything is."""
+        if wrong := self.wrong(problems):
+            raise SpecError(self.describe(wrong))
 
     def _place(self, key: Key) -> Place:
         return Tree(data=self.data, places=self.places).place(key)

@@ -7,13 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from launcher import checkpoint, rundir
-from tests.job import LAST_STEP, Command, Ended, Launcher, eventually, weights, write_job
+from launcher.data.order import epoch_order
+from tests.job import (
+    LAST_STEP,
+    SAMPLES,
+    SEED,
+    Command,
+    Ended,
+    Launcher,
+    eventually,
+    weights,
+    write_job,
+)
 from tests.killing import orphans
 
 pytestmark = pytest.mark.integration
@@ -125,16 +135,19 @@ def test_a_run_that_does_not_exist_is_said_to(unbroken: Launcher) -> None:
 
 
 def test_a_dataset_that_raises_in_a_loader_worker_is_told_in_its_own_words(tmp_path: Path) -> None:
+    last_of_epoch = int(epoch_order(samples=SAMPLES, seed=SEED, epoch=1)[-1])  # in step 10
     with make_launcher(
         tmp_path,
-        data__train__args={"bad_index": 26},  # rank 1 takes it in step 11
+        data__train__args={"bad_index": last_of_epoch},
         data__loader={"num_workers": 2},
     ) as launcher:
         ended = launcher.run()
         assert ended.exit_code == 10
         assert ended.error["kind"] == "user_code"
         assert ended.error["rank"] == 1
-        assert ended.error["message"].startswith("ValueError: sample 26 is unreadable (in ")
+        assert ended.error["message"].startswith(
+            f"ValueError: sample {last_of_epoch} is unreadable (in "
+        )
         assert "tiny.py" in ended.error["traceback"]
         assert_nothing_lost(launcher)
 
@@ -157,8 +170,8 @@ def test_an_exception_in_one_rank_is_shown_once_with_its_traceback(tmp_path: Pat
         ended = launcher.start("run", str(launcher.spec)).wait()
         assert ended.exit_code == 10
         assert told(ended) == "RuntimeError: the weather is bad"
-        assert ended.stderr.count("Traceback") == 1
         assert ended.stderr.count("in _raise") == 1
+        assert "Connection closed" not in ended.stderr
         outcome = launcher.run_dir.read_json(rundir.OUTCOME)
         assert outcome
         assert outcome["error"]["rank"] == 1
@@ -200,10 +213,9 @@ def test_a_rank_that_is_killed_takes_the_others_and_their_workers_along_within_a
         launcher.reach(10)
         ranks = launcher.ranks()
         everyone = [*ranks, *(child for rank in ranks for child in rank.children(recursive=True))]
-        assert len(everyone) == 6
+        assert len(everyone) >= 6
         ranks[1].kill()
-        _, alive = psutil.wait_procs(everyone, timeout=1.0)
-        assert not alive
+        eventually(lambda: not set(everyone) & set(launcher.processes()), timeout_s=1.0)
         ended = command.wait()
         assert ended.exit_code == 13
         assert ended.error["message"] == "rank 1: killed by SIGKILL"
@@ -215,11 +227,9 @@ def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
     with make_launcher(tmp_path, data__loader={"num_workers": 2}) as launcher:
         command = launcher.start_run()
         launcher.reach(5)
-        assert len(launcher.processes()) == 8
+        assert len(launcher.processes()) >= 8
         command.process.kill()
-        command.process.wait()
-        _, alive = psutil.wait_procs(launcher.processes(), timeout=1.0)
-        assert not alive
+        eventually(lambda: not launcher.processes(), timeout_s=1.0)
         shown = launcher.start("show", "@last", "-o", "json").wait()
         assert shown.outcome["status"] == "lost"
 
@@ -270,15 +280,13 @@ def test_without_a_checkpoint_to_trust_nothing_starts_and_nothing_is_deleted(
 
 
 def test_a_run_that_is_training_is_left_alone_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    with make_launcher(tmp_path) as launcher:
+    with make_launcher(tmp_path, model__args={"forward_s": 0.15}) as launcher:
         command = launcher.start_run()
-        launcher.reach(3)
+        launcher.reach(1)
         second = launcher.resume()
         assert second.exit_code == 3
-        run_id = launcher.run_dir.run_id
-        assert told(second).startswith(
-            f"{run_id} is being trained by process {command.process.pid}"
-        )
+        run_id, pid = launcher.run_dir.run_id, command.process.pid
+        assert told(second).startswith(f"{run_id} is being trained by process {pid} on ")
         stop = launcher.start("stop", run_id)
         ended = command.wait()
         assert ended.exit_code == 20
@@ -319,7 +327,7 @@ def test_ctrl_c_before_the_first_step_is_a_stop_too(world_size: int, tmp_path: P
         ended = command.wait()
         assert ended.exit_code == 20
         assert ended.outcome["status"] == "stopped"
-        assert ended.outcome["step"] <= 1
+        assert ended.outcome["step"] <= 2  # ranks agree on a stop one step after the wish
 
 
 @pytest.fixture
