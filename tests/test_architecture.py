@@ -117,7 +117,7 @@ def test_files_stay_under_300_lines_and_functions_fit_a_screen(module: Path) -> 
 
 def test_the_map_of_the_product_is_under_400_lines() -> None:
     files = ("contracts.py", "plan.py", "loop.py")
-    assert sum((PACKAGE / name).read_text().count("\n") for name in files) < 450
+    assert sum((PACKAGE / name).read_text().count("\n") for name in files) < 400
 
 
 @pytest.mark.parametrize("arguments", ["--help", "validate job_specs/char_gpt.yaml", "schema"])

@@ -22,7 +22,10 @@ _ROW_PLACES = ("step", "epoch", "time")
 def values_text(row: Mapping[str, Any]) -> str:
     """`epoch=2 loss=0.41 lr=0.003 ...`."""
     values = {name: value for name, value in row.items() if name not in _ROW_PLACES}
-    shown = [f"epoch={row['epoch']}", *(f"{name}={value:.4g}" for name, value in values.items())]
+    shown = [
+        f"epoch={row['epoch']}",
+        *(f"{name}={_number(value)}" for name, value in values.items()),
+    ]
     return " ".join(shown)
 
 
@@ -66,7 +69,7 @@ def _guilty(outcome: Outcome) -> int:
 def measured_text(metrics: Mapping[str, float]) -> str:
     """Loss and evaluation, without the rest."""
     shown = {k: v for k, v in metrics.items() if k == "loss" or k.startswith("eval_")}
-    return " ".join(f"{name}={value:.4g}" for name, value in shown.items())
+    return " ".join(f"{name}={_number(value)}" for name, value in shown.items())
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
@@ -94,3 +97,7 @@ def history_text(document: Mapping[str, Any]) -> str:
     ]
     parts = [("decided", decisions), ("events", events)]
     return "\n".join(f"\n{title}\n{columns(rows)}" for title, rows in parts if rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
