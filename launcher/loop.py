@@ -42,6 +42,7 @@ def train(training: Training, position: Position) -> Position:
     """
     plan = training.plan
     training.strategy.model.train()
+    training.beat()  # from here on a standstill is a hang; setting up may take its time
     for step in training.steps:
         loss = accumulate_gradients(training, step)
         training.saver.finish_copy()

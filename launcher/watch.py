@@ -3,16 +3,19 @@
 The same files are what a later `show` reads; nothing reaches a watcher by another way.
 """
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 from launcher import rundir
 from launcher.contracts import StopRequest
 from launcher.metrics import Follower, Lines, Tally
 from launcher.rundir import RunDir
+
+T = TypeVar("T")
 
 _POLL_S = 0.1
 
@@ -76,15 +79,21 @@ class Watch:
         """Passes on everything that is there by now."""
         with self._lock:
             for event in self._events.new_json():
-                self._audience.event(event)
+                _tell(self._audience.event, event)
             for line in self._output.new() if self._output else ():
-                self._audience.printed(line.decode(errors="replace"))
+                _tell(self._audience.printed, line.decode(errors="replace"))
             for row in self._rows.new_rows():
                 self.tally.add(row)
-                self._audience.log(row)
+                _tell(self._audience.log, row)
 
     def _follow(self) -> None:
         while not self._closed.wait(_POLL_S):
             if self._run_dir.exists(rundir.STOP):
                 self._stop.graceful.set()
             self.catch_up()
+
+
+def _tell(listener: Callable[[T], None], news: T) -> None:
+    """A run goes on when its terminal is closed, or the pipe that it prints to."""
+    with contextlib.suppress(OSError):
+        listener(news)

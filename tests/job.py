@@ -145,7 +145,8 @@ class Launcher:
         for command in self._commands:
             command.process.wait()
 
-    def start(self, *arguments: str) -> Command:
+    def start(self, *arguments: str, terminal: int | None = None) -> Command:
+        """With the descriptor of a terminal, its news go there and not to a file."""
         output = self.folder / f"command-{len(self._commands)}-{self._mark}"
         with (
             output.with_suffix(".out").open("wb") as stdout,
@@ -155,7 +156,7 @@ class Launcher:
                 [sys.executable, "-m", "launcher", *arguments, "--storage", str(self.storage)],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
-                stderr=stderr,
+                stderr=stderr if terminal is None else terminal,
                 cwd=self.folder,
                 env=os.environ | {_MARK: self._mark},
                 start_new_session=True,
@@ -211,6 +212,10 @@ class Launcher:
         zygotes = self.zygotes()
         found = [child for zygote in zygotes for child in _children(zygote)]
         return sorted(found, key=lambda process: process.pid)
+
+    def loaders(self) -> list[psutil.Process]:
+        """The loader workers of all ranks."""
+        return [child for rank in self.ranks() for child in _children(rank)]
 
     def zygotes(self) -> list[psutil.Process]:
         """The processes that fork ranks: children of the launcher's."""

@@ -15,11 +15,11 @@ import psutil
 from launcher import rundir
 from tests.job import Command, Ended, Launcher, recorded_steps, reproducible, weights
 
-Victim = Literal["rank 0", "rank 1", "launcher", "zygote", "all"]
-"""`zygote`: the process that forks the ranks; `all`: every process of the run."""
+Victim = Literal["rank 0", "rank 1", "loader", "launcher", "zygote", "all"]
+"""`loader`: a rank's loader worker; `zygote`: the process that forks the ranks."""
 Moment = Literal["start", "training", "save"]
 
-VICTIMS: tuple[Victim, ...] = ("rank 0", "rank 1", "launcher", "zygote", "all")
+VICTIMS: tuple[Victim, ...] = ("rank 0", "rank 1", "loader", "launcher", "zygote", "all")
 _POLL_S = 0.003
 _ORPHANS_S = 3.0
 """How long after the end of a run a process of it may still be on its way out."""
@@ -159,6 +159,8 @@ def _strike(victim: Victim, launcher: Launcher, command: Command) -> str:
         chosen, name = launcher.processes(), "all"
     elif victim == "zygote" and zygotes:
         chosen, name = zygotes, "zygote"
+    elif victim == "loader" and (loaders := launcher.loaders()):
+        chosen, name = loaders[-1:], "loader"
     elif victim.startswith("rank") and len(ranks) == 2:
         chosen, name = [ranks[int(victim[-1])]], victim
     rows = launcher.rows()

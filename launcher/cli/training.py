@@ -1,9 +1,10 @@
 """`run` and `resume`: training in the foreground."""
 
 import gc
+import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,24 +135,39 @@ def _report(outcome: Outcome, *, output: str, trained: bool = True) -> NoReturn:
 
 @contextmanager
 def _interruptible() -> Iterator[StopRequest]:
-    """Ctrl-C and the polite signals ask for a graceful stop; a second one ends at once."""
-    stop = StopRequest()
+    """Ctrl-C and the polite signals ask for a graceful stop; a second one ends at once.
 
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
+    A terminal that is closed asks once: the kernel and the shell may both send SIGHUP for it. What
+    `nohup` or a shell has set to be ignored stays ignored.
+    """
+    stop = StopRequest()
+    terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            _redirect_to_nowhere(terminals)  # they are gone, and the rest of the run says more
         if not stop.graceful.is_set():
             stop.graceful.set()
             say("stopping after this step, with a checkpoint; once more to end at once")
-            return
-        stop.at_once.set()
-        raise KeyboardInterrupt
+        elif number != signal.SIGHUP:
+            stop.at_once.set()
+            raise KeyboardInterrupt
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, on_signal) for number in signals]
+    polite = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in polite if signal.getsignal(number) != signal.SIG_IGN]
+    before = [signal.signal(number, on_signal) for number in heard]
     try:
         yield stop
     finally:
-        for number, handler in zip(signals, before, strict=True):
+        for number, handler in zip(heard, before, strict=True):
             signal.signal(number, handler)
+
+
+def _redirect_to_nowhere(descriptors: Iterable[int]) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _engine(asked: str | None, plan: RunPlan) -> EngineName:

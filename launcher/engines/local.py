@@ -16,7 +16,7 @@ from launcher.outcome import AttemptEnd, Failure
 from launcher.plan import RunPlan
 from launcher.resources import inherited_environment
 
-_POLL_S = 0.05
+_POLL_S = 0.2
 
 
 class LocalEngine:
@@ -43,12 +43,7 @@ class LocalEngine:
         line = self._stdout.readline()
         if not line:
             self.close()
-            return AttemptEnd(
-                status="failed",
-                failure=Failure(
-                    kind="lost", rank=0, message="the process that watches the ranks was killed"
-                ),
-            )
+            return _lost(self._zygote.returncode)
         return AttemptEnd.model_validate_json(line)
 
     def close(self) -> None:
@@ -82,6 +77,17 @@ class LocalEngine:
             self._stdin.flush()
         except BrokenPipeError:
             return  # it is gone; its closed output says so to `run`
+
+
+def _lost(exit_code: int) -> AttemptEnd:
+    """The end of an attempt whose ranks nobody watched any more; they died with their parent."""
+    who = "the process that watches the ranks"
+    failure = (
+        Failure(kind="lost", rank=0, message=f"{who} was killed")
+        if exit_code < 0
+        else Failure(kind="bug", rank=0, message=f"{who} ended with code {exit_code}")
+    )
+    return AttemptEnd(status="failed", failure=failure)
 
 
 def _wanted(stop: StopRequest) -> str:

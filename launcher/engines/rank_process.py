@@ -34,6 +34,8 @@ from launcher.worker import Place, run_rank
 
 ASK_TO_STOP = signal.SIGTERM
 """Makes a rank save after its step and end."""
+NEWS = signal.SIGCHLD
+"""Tells the zygote to look at its ranks: one died (from the kernel), or has reported."""
 DUMP_STACKS = signal.SIGUSR1
 """Makes a rank write the stack of each of its threads into its log."""
 
@@ -140,6 +142,7 @@ def fork(
         end = _run(attempt, number=number, rendezvous=rendezvous, progress=progress)
         os.write(writer, end.model_dump_json().encode() + b"\n")
         _flush()
+        os.kill(parent, NEWS)
         while not end.failure:
             signal.pause()  # the others may still need this end of a connection; see `Group`
     except BaseException:  # noqa: BLE001  # the last place where a rank can say why it dies
@@ -157,6 +160,8 @@ def _flush() -> None:
 
 def _become_rank(log: Path, *, parent: int) -> None:
     """A session of its own, so that it dies as a whole and no Ctrl-C reaches it; its own log."""
+    signal.set_wakeup_fd(-1)  # the parent's
+    signal.signal(NEWS, signal.SIG_DFL)
     os.setsid()
     die_with_parent()
     if os.getppid() != parent:

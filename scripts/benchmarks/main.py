@@ -39,6 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="launcher-bench-", dir=asked.scratch) as scratch:
         for name in asked.rows or MEASUREMENTS:
             measurement = MEASUREMENTS[name]
+            print(f"measuring {name}", file=sys.stderr)
             folder = Path(scratch, name)
             folder.mkdir()
             try:

@@ -30,7 +30,6 @@ class Row:
     peer_name: str
     goal: float | None = None
     """The largest ratio, or value where there is no peer, that is good; None: only told."""
-    note: str = ""
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -89,13 +88,12 @@ def table(rows: Sequence[Row], machine: dict[str, Any], *, date: str) -> str:
     """Medians, and in brackets the smallest and the largest value, in Markdown."""
     cells = [_HEADINGS, tuple("---" for _ in _HEADINGS), *map(_cells, rows)]
     lines = ["| " + " | ".join(line) + " |" for line in cells]
-    notes = [f"{row.name}: {row.note}" for row in rows if row.note]
     where = (
         f"{date}, {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, "
         f"load {machine['load_average'][0]:.1f}. Ratios are medians over repetitions, ours over "
         "the peer's within each."
     )
-    return "\n".join([*lines, "", *notes, where])
+    return "\n".join([*lines, "", where])
 
 
 def _cells(row: Row) -> tuple[str, ...]:

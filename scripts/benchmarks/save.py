@@ -44,34 +44,34 @@ def measure(repeat: int, scratch: Path) -> list[Row]:
     """
     turns = [_turn(scratch, number) for number in range(repeat)]
     cadence = statistics.median(turn.cadence for turn in turns)
-    rows = (
-        ("blocked by a save", "torch.save", [(t.blocked, t.torch_save) for t in turns], 0.1),
-        (
-            "training lost by a save",
-            "torch.save",
-            [(t.lost, t.lost_to_torch_save) for t in turns],
-            None,
-        ),
-        (
-            "run with checkpoints",
-            "without",
-            [(t.with_saves, t.without_saves) for t in turns],
-            1.035,
-        ),
-    )
     return [
-        Row(
-            name="save",
-            what=f"{what}, 151 MB",
-            unit="s",
-            ours=tuple(ours for ours, _ in values),
-            peer=tuple(peer for _, peer in values),
-            peer_name=peer_name,
-            goal=goal,
-            note=f"saved every {cadence:.1f} s" if goal and goal > 1 else "",
-        )
-        for what, peer_name, values, goal in rows
+        _row("blocked by a save", [(t.blocked, t.torch_save) for t in turns], goal=0.1),
+        _row("training lost by a save", [(t.lost, t.lost_to_torch_save) for t in turns]),
+        _row(
+            f"run with a checkpoint every {cadence:.0f} s",
+            [(t.with_saves, t.without_saves) for t in turns],
+            peer_name="without",
+            goal=1.035,
+        ),
     ]
+
+
+def _row(
+    what: str,
+    values: list[tuple[float, float]],
+    *,
+    peer_name: str = "torch.save",
+    goal: float | None = None,
+) -> Row:
+    return Row(
+        name="save",
+        what=f"{what}, 151 MB",
+        unit="s",
+        ours=tuple(ours for ours, _ in values),
+        peer=tuple(peer for _, peer in values),
+        peer_name=peer_name,
+        goal=goal,
+    )
 
 
 def _turn(scratch: Path, number: int) -> _Turn:

@@ -1,6 +1,9 @@
 """What goes wrong is said once, with its exit code; nothing saved is lost, no process is left."""
 
+import os
+import pty
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -38,9 +41,9 @@ def make_launcher(folder: Path, **changes: Any) -> Launcher:
     return Launcher(write_job(folder, **changes))
 
 
-def trouble(what: str, *, rank: int = 1) -> dict[str, Any]:
-    """Arguments of a model that gets into trouble in step 11."""
-    return {"forward_s": FORWARD_S, "trouble": {"what": what, "forward": 11, "rank": rank}}
+def trouble(what: str, *, step: int = 11) -> dict[str, Any]:
+    """Arguments of a model that gets rank 1 into trouble."""
+    return {"forward_s": FORWARD_S, "trouble": {"what": what, "forward": step, "rank": 1}}
 
 
 def assert_nothing_lost(launcher: Launcher) -> None:
@@ -193,16 +196,17 @@ def test_a_rank_that_leaves_in_the_middle_is_the_users_code(
         assert_nothing_lost(launcher)
 
 
-def test_a_hang_is_ended_with_the_stack_of_every_rank_in_its_log(tmp_path: Path) -> None:
-    with make_launcher(
-        tmp_path, model__args=trouble("hang"), retries__hang_timeout_s=2
-    ) as launcher:
+@pytest.mark.parametrize("step", [1, 11])
+def test_a_hang_is_ended_with_the_stack_of_every_rank_in_its_log(step: int, tmp_path: Path) -> None:
+    changes = {"model__args": trouble("hang", step=step), "retries__hang_timeout_s": 2}
+    with make_launcher(tmp_path, **changes) as launcher:
         ended = launcher.run()
         assert ended.exit_code == 12
-        assert ended.error["message"] == ("rank 1: no rank made progress for 2 s; rank 1 is behind")
+        assert ended.error["message"] == "rank 1: no rank made progress for 2 s; rank 1 is behind"
         for rank, frame in enumerate(["_engine_run_backward", "in _hang"]):
             assert frame in launcher.run_dir.local(rundir.rank_log(1, rank)).read_text()
-        assert_nothing_lost(launcher)
+        assert launcher.steps() == ([4, SAVED_BEFORE] if step == 11 else [])
+        assert orphans(launcher) == []
 
 
 def test_a_rank_that_is_killed_takes_the_others_and_their_workers_along_within_a_second(
@@ -231,7 +235,7 @@ def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
         command.process.kill()
         eventually(lambda: not launcher.processes(), timeout_s=1.0)
         shown = launcher.start("show", "@last", "-o", "json").wait()
-        assert shown.outcome["status"] == "lost"
+        assert shown.outcome["outcome"]["status"] == "lost"
 
 
 def test_ctrl_c_saves_the_step_it_is_in_and_a_resume_goes_on_to_the_same_bits(
@@ -316,6 +320,19 @@ def interrupt_twice(command: Command) -> None:
     command.interrupt()
     eventually(lambda: "stopping after this step" in command.stderr)
     command.interrupt()
+
+
+def test_a_terminal_that_is_closed_is_a_wish_to_stop_with_a_checkpoint(tmp_path: Path) -> None:
+    master, slave = pty.openpty()
+    with make_launcher(tmp_path, model__args={"forward_s": 0.1}) as launcher:
+        command = launcher.start("run", str(launcher.spec), terminal=slave)
+        os.close(slave)
+        launcher.reach(3)
+        os.close(master)
+        for _ in range(2):  # by the kernel, and by the shell
+            command.process.send_signal(signal.SIGHUP)
+        assert command.wait().exit_code == 20
+        assert launcher.steps()[-1] == launcher.rows()[-1]["step"] < LAST_STEP
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
