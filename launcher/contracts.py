@@ -103,8 +103,8 @@ class Strategy(Protocol):
 class MetricSink(Protocol):
     """Where rows of metrics go. Rows come in order of their steps, each step at most once."""
 
-    def log(self, row: Mapping[str, float]) -> None:
-        """Takes `{"step", "epoch", "time", "loss", ...}`; never blocks on a network."""
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Takes `{"step", "epoch", "time", "loss", ...}`, numbers; never blocks on a network."""
 
     def close(self) -> None:
         """Everything logged so far is safe when it returns."""

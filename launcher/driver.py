@@ -14,7 +14,7 @@ from launcher.contracts import Attempt, Engine, StopRequest
 from launcher.engines import EngineName, open_engine
 from launcher.errors import ExitCode, StorageError
 from launcher.history import attempts, newest_checkpoint
-from launcher.outcome import AttemptEnd, Outcome
+from launcher.outcome import AttemptEnd, Failure, Outcome
 from launcher.plan import RunPlan
 from launcher.record import make_record
 from launcher.resources import Resources
@@ -48,23 +48,29 @@ def conduct(
     PreflightError when another launcher trains it.
     """
     require_trackers(plan)
-    with (
-        lock.held(run_dir) as lock_fd,
-        open_engine(engine_name, plan, lock_fd=lock_fd) as engine,  # imports torch meanwhile
-    ):
-        run_dir.remove(rundir.OUTCOME)
+    with lock.held(run_dir) as lock_fd:
         run_dir.remove(rundir.STOP)
-        _describe(run_dir, plan, description)
-        with (
-            tracked(run_dir, plan, stop=stop),
-            Watch(run_dir, stop=stop, audience=audience) as watch,
-        ):
-            run = _Run(run_dir, plan, engine, engine_name=engine_name, watch=watch, stop=stop)
-            end = run.attempts()
-            outcome = run.outcome(end)
-            with contextlib.suppress(StorageError):  # what is returned says it all the same
-                run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
+        run_dir.remove(rundir.OUTCOME)
+        with open_engine(engine_name, plan, lock_fd=lock_fd) as engine:  # imports torch meanwhile
+            _describe(run_dir, plan, description)
+            with (
+                tracked(run_dir, plan, stop=stop),
+                Watch(run_dir, stop=stop, audience=audience) as watch,
+            ):
+                run = _Run(run_dir, plan, engine, engine_name=engine_name, watch=watch, stop=stop)
+                outcome = run.outcome(_attempts(run))
+                with contextlib.suppress(StorageError):  # what is returned says it all the same
+                    run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
     return outcome
+
+
+def _attempts(run: "_Run") -> AttemptEnd:
+    """How the last attempt ended, also where the storage failed between attempts."""
+    try:
+        return run.attempts()
+    except StorageError as error:
+        failure = Failure(kind="storage", message=str(error), rank=0)
+        return AttemptEnd(status="failed", failure=failure)
 
 
 def _describe(run_dir: RunDir, plan: RunPlan, description: Description) -> None:

@@ -54,13 +54,13 @@ def train(training: Training, position: Position) -> Position:
             training.journal.settle(training.evaluation.run(training.beat))
         if step.number % plan.checkpoint.every_steps == 0:
             training.journal.settle()  # a resume goes on after the rows that are written
-            training.saver.save(position)
+            training.saver.save(position, training.beat)
         if training.journal.stopping:
             break
     training.journal.settle()
     if training.saver.saved_step < position.step:
-        training.saver.save(position)
-    training.saver.wait()
+        training.saver.save(position, training.beat)
+    training.saver.wait(training.beat)
     return position
 
 

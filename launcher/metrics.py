@@ -4,6 +4,7 @@ Averages over ranks are made by the journal of the loop; other sinks follow this
 """
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,8 +25,10 @@ class JsonlSink:
             self._file = path.open("ab", buffering=0)
 
     def log(self, row: Mapping[str, float]) -> None:
+        """Writes the row; a value that is not finite, which JSON has no word for, as null."""
+        values = {name: value if math.isfinite(value) else None for name, value in row.items()}
         with rundir.storage_errors(rundir.METRICS):
-            rundir.append_line(self._file, row)
+            rundir.append_line(self._file, values)
 
     def close(self) -> None:
         with rundir.storage_errors(rundir.METRICS):
@@ -115,7 +118,7 @@ class Tally:
     def __init__(self) -> None:
         self.step = 0
         self.epoch = 0
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float | None] = {}
         """The newest value of each metric."""
 
     def add(self, row: Mapping[str, Any]) -> None:

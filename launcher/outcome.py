@@ -65,6 +65,7 @@ class Outcome(BaseModel):
     attempts: int
     step: int
     epoch: int
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
+    """The newest value of each metric; null where it was not finite."""
     checkpoint: str | None
     error: Failure | None

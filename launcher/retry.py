@@ -45,7 +45,7 @@ def decide(failed: Sequence[Failed], retries: Retries) -> Verdict:
         return Verdict(restart=False, reason=f"a failure of kind {kind} would only happen again")
     if kind != "lost":
         if last.end_step <= last.start_step:
-            return Verdict(restart=False, reason="it failed before its first step was done")
+            return Verdict(restart=False, reason="it failed at its start")
         if any(_same(last, earlier) for earlier in failed[:-1]):
             return Verdict(restart=False, reason=f"it failed at step {last.end_step} before")
     used = sum(_BUDGETS.get(each.failure.kind) == budget for each in failed)

@@ -9,8 +9,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from launcher.errors import DivergedError, LauncherError, StorageError
 from launcher.rundir import RunDir
 
 _WRITER_NICENESS = 10
+_BEAT_S = 1.0
 Tensors = dict[str, dict[str, Tensor]]
 """By file ("model", "optimizer") and name."""
 
@@ -53,14 +54,16 @@ class Saver:
         self._staging: Tensors = {}
         self._blocked_s = 0.0
 
-    def save(self, position: Position) -> None:
-        """Starts saving the state as it is; waits first if the save before is still writing."""
+    def save(self, position: Position, beat: Callable[[], None]) -> None:
+        """Starts saving the state as it is; waits first if the save before is still writing.
+
+        `beat` is called while it waits: slow storage is no hang.
+        """
         self.saved_step = position.step
         if not self._writes:
             return
         with self._blocking():
-            if self._write is not None:
-                self._write.result()
+            self._wait_for_write(beat)
             self._blocked_s = 0.0
             live, aliases = _split_aliases(self._strategy.tensors())
             state = {
@@ -83,11 +86,17 @@ class Saver:
         if self._write is not None and self._write.done():
             self._write.result()
 
-    def wait(self) -> None:
+    def wait(self, beat: Callable[[], None]) -> None:
         """Returns when every save is durable; raises what went wrong in one."""
         self.finish_copy()
-        if self._write is not None:
-            self._write.result()
+        self._wait_for_write(beat)
+
+    def _wait_for_write(self, beat: Callable[[], None]) -> None:
+        if self._write is None:
+            return
+        while not wait([self._write], timeout=_BEAT_S).done:
+            beat()
+        self._write.result()
 
     def close(self) -> None:
         """Lets a save that is under way finish."""

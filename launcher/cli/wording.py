@@ -66,7 +66,7 @@ def _guilty(outcome: Outcome) -> int:
     return outcome.error.rank if outcome.error else 0
 
 
-def measured_text(metrics: Mapping[str, float]) -> str:
+def measured_text(metrics: Mapping[str, float | None]) -> str:
     """Loss and evaluation, without the rest."""
     shown = {k: v for k, v in metrics.items() if k == "loss" or k.startswith("eval_")}
     return " ".join(f"{name}={_number(value)}" for name, value in shown.items())
@@ -99,5 +99,7 @@ def history_text(document: Mapping[str, Any]) -> str:
     return "\n".join(f"\n{title}\n{columns(rows)}" for title, rows in parts if rows)
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return "not-finite"
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -59,6 +59,8 @@ def verdict(
             return end.report
     for end in in_order:
         if end.report and end.report.failure:
+            if out_of_memory:  # of a loader process, say
+                return _failed(end, "out_of_memory", end.report.failure.message)
             return end.report
     stopped = any(end.report is None or end.report.status == "stopped" for end in ends)
     return AttemptEnd(status="stopped" if stopped else "succeeded")

@@ -5,6 +5,7 @@ How that process is started and ended is written in `tracking.process`.
 
 import argparse
 import logging
+import math
 import os
 import select
 import shlex
@@ -47,9 +48,10 @@ class WandbSink:
         """The last step of which W&B, or this record, has the row."""
         return self._run.starting_step - 1
 
-    def log(self, row: Mapping[str, float]) -> None:
-        values = {**row, "_timestamp": row["time"]}
-        self._run.log(values, step=int(row["step"]), commit=True)
+    def log(self, row: Mapping[str, float | None]) -> None:
+        values = {name: math.nan if value is None else value for name, value in row.items()}
+        values["_timestamp"] = values["time"]
+        self._run.log(values, step=int(values["step"]), commit=True)
 
     def close(self) -> None:
         """TimeoutError when the service does not take the rest in time; the local record has it."""
