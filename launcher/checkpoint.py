@@ -87,7 +87,8 @@ def commit(run_dir: RunDir, name: str) -> None:
     with rundir.storage_errors(str(folder)):
         files = {path.name: _describe(path) for path in sorted(folder.iterdir())}
     run_dir.write_json(f"{name}/{rundir.MANIFEST}", {"schema": 1, "files": files})
-    rundir.sync(folder.parent)
+    with rundir.storage_errors(str(folder)):
+        rundir.sync(folder.parent)
 
 
 def prune(run_dir: RunDir, *, keep_last: int, newest: int) -> list[str]:

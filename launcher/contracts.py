@@ -82,7 +82,7 @@ class Strategy(Protocol):
         """Around a forward without gradients, for the same arithmetic as in training."""
 
     def backward(self, loss: "Tensor") -> None:
-        """Adds to the gradients; `loss` is this rank's share of the global mean x world size."""
+        """Adds to the gradients. Over micro-batches and ranks, `loss` sums to the step's mean."""
 
     def update(self) -> "dict[str, float | Tensor]":
         """Clips, takes the optimizer and schedule step, clears gradients; returns what to log."""

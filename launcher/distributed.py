@@ -14,7 +14,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch._C._distributed_c10d import TCPStore
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -37,11 +37,16 @@ class Rendezvous:
     address: str
     port: int
     listen_fd: int
-    """A socket that listens on the port already, inherited by rank 0: nobody else can take it."""
+    """A socket that listens on the port already, inherited by the ranks: nobody can take it."""
 
 
 def join_process_group(
-    rank: Rank, *, backend: str, rendezvous: Rendezvous | None, timeout_s: float
+    rank: Rank,
+    *,
+    backend: str,
+    rendezvous: Rendezvous | None,
+    meeting_timeout_s: float,
+    collective_timeout_s: float,
 ) -> None:
     """Makes the default process group of this rank; a single rank needs none.
 
@@ -55,7 +60,7 @@ def join_process_group(
         rendezvous.port,
         world_size=rank.world_size,
         is_master=rank.rank == 0,
-        timeout=timedelta(seconds=timeout_s),
+        timeout=timedelta(seconds=meeting_timeout_s),
         master_listen_fd=rendezvous.listen_fd if rank.rank == 0 else None,
     )
     dist.init_process_group(
@@ -63,7 +68,7 @@ def join_process_group(
         store=store,
         rank=rank.rank,
         world_size=rank.world_size,
-        timeout=timedelta(seconds=timeout_s),
+        timeout=timedelta(seconds=collective_timeout_s),
         device_id=rank.device if rank.device.type == "cuda" else None,
     )
 
@@ -102,6 +107,13 @@ def all_reduce_async(values: Tensor) -> PendingSum:
 def all_reduce_sum(values: Tensor) -> list[float]:
     """The sum of a small float tensor over all ranks; called by every rank."""
     return PendingSum(values).result()
+
+
+def broadcast_buffers(module: nn.Module) -> None:
+    """Gives every rank the buffers of rank 0, those that are saved; called by every rank."""
+    if dist.is_initialized():
+        for buffer in module.buffers():
+            dist.broadcast(buffer, src=0)
 
 
 def is_peer_loss(error: BaseException) -> bool:

@@ -145,7 +145,7 @@ class _Run:
             step=tally.step,
             epoch=tally.epoch,
             metrics=tally.metrics,
-            checkpoint=newest_checkpoint(self._run_dir),
+            checkpoint=newest_checkpoint(self._run_dir, up_to=tally.step),
             error=end.failure,
         )
 

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from launcher.contracts import Strategy, Task
 from launcher.data.loader import EvalBatches
 from launcher.data.randomness import mix, seed_rank
-from launcher.distributed import Rank, all_reduce_sum
+from launcher.distributed import Rank, all_reduce_sum, broadcast_buffers
 from launcher.plan import RunPlan
 
 
@@ -37,6 +37,7 @@ class Evaluation:
         """
         model = self._strategy.bare_model
         was_training = model.training
+        broadcast_buffers(model)
         model.eval()
         seed_rank(mix(self._plan.seed, self._rank.rank))
         try:
@@ -55,7 +56,9 @@ class Evaluation:
             for batch, samples in self._batches:
                 means = self._task.evaluate(self._strategy.bare_model, batch)
                 for name, mean in means.items():
-                    sums[name] = sums.get(name, 0.0) + mean.detach().double() * samples
+                    mean = mean.detach().to(self._rank.device, torch.float64)
+                    total = sums.get(name, torch.zeros_like(mean))
+                    sums[name] = total + mean * samples if samples else total
                 count += samples
                 beat()
         names = sorted(sums)

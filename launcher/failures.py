@@ -19,7 +19,7 @@ _SAID_IN_A_LINE = ("spec", "storage", "diverged", "lost")
 _PACKAGE = Path(__file__).parent
 _CALLS_USER_CODE = {"task.py", "loader.py", "loop.py", "evaluation.py"}
 """Where an error in the innermost frame may be the user's: a call with the wrong arguments, say."""
-_OURS_AND_TORCHS = (str(_PACKAGE), str(Path(torch.__file__).parent / "utils" / "data"))
+_OURS_AND_TORCHS = (f"{_PACKAGE}/", f"{Path(torch.__file__).parent}/utils/data/")
 
 
 def describe(error: BaseException, *, rank: int) -> Failure:

@@ -36,14 +36,17 @@ def outcome_of(run_dir: RunDir) -> Outcome:
         step=tally.step,
         epoch=tally.epoch,
         metrics=tally.metrics,
-        checkpoint=newest_checkpoint(run_dir),
+        checkpoint=newest_checkpoint(run_dir, up_to=tally.step),
         error=None,
     )
 
 
-def newest_checkpoint(run_dir: RunDir) -> str | None:
-    """Path of the newest committed checkpoint."""
-    steps = checkpoint.committed_steps(run_dir)
+def newest_checkpoint(run_dir: RunDir, *, up_to: int) -> str | None:
+    """Path of the newest committed checkpoint of the steps that were done.
+
+    One of a later step was passed over as damaged when the run went on from before it.
+    """
+    steps = [step for step in checkpoint.committed_steps(run_dir) if step <= up_to]
     return run_dir.path(rundir.checkpoint_name(steps[-1])) if steps else None
 
 

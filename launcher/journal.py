@@ -53,7 +53,7 @@ class Journal:
 
         `loss` is this rank's share of the mean over the step's samples, a scalar.
         """
-        vote = torch.tensor(float(self._stop_wanted()), device=loss.device)
+        vote = torch.full((), float(self._stop_wanted()), device=loss.device)
         measured = [value.detach() for value in logged.values() if isinstance(value, Tensor)]
         sums = all_reduce_async(torch.stack([loss.detach(), vote, *measured]).float())
         ahead = _Open(step=step, sums=sums, logged=logged, ended=time.perf_counter())

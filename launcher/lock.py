@@ -45,8 +45,8 @@ def held(run_dir: RunDir) -> Iterator[int]:
 def is_held(run_dir: RunDir) -> bool:
     """Whether some process trains the run now."""
     try:
-        descriptor = os.open(run_dir.local(rundir.LOCK), os.O_RDWR)
-    except OSError:
+        descriptor = os.open(run_dir.local(rundir.LOCK), os.O_RDONLY)
+    except FileNotFoundError:
         return False
     try:
         return not _try(descriptor, fcntl.LOCK_SH)  # others may ask at the same time

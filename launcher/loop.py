@@ -11,8 +11,6 @@ from torch import Tensor
 from launcher.contracts import Step, Strategy, Task
 from launcher.data.loader import StepBatches
 from launcher.data.order import Position
-from launcher.data.randomness import mix, seed_rank
-from launcher.distributed import Rank
 from launcher.evaluation import Evaluation
 from launcher.journal import Journal
 from launcher.plan import RunPlan
@@ -24,7 +22,8 @@ class Training:
     """Everything that takes part in the training of one attempt, on one rank."""
 
     plan: RunPlan
-    rank: Rank
+    seed: Callable[[int, int], None]
+    """Sets the random state of a step's micro-batch on this rank."""
     steps: StepBatches
     task: Task
     strategy: Strategy
@@ -35,11 +34,7 @@ class Training:
 
 
 def train(training: Training, position: Position) -> Position:
-    """Trains from a position until the last step or a stop, and returns where it ended.
-
-    DDP averages gradients over ranks, so a micro-batch's loss is scaled by its share of the step's
-    samples times the world size; the sum is then the gradient of the mean over all samples.
-    """
+    """Trains from a position until the last step or a stop, and returns where it ended."""
     plan = training.plan
     training.strategy.model.train()
     training.beat()  # from here on a standstill is a hang; setting up may take its time
@@ -67,16 +62,17 @@ def train(training: Training, position: Position) -> Position:
 def accumulate_gradients(training: Training, step: Step) -> Tensor:
     """Runs forward and backward over this rank's part of a step.
 
-    Returns its share of the mean loss over the step's samples: summed over ranks, that mean.
+    Each micro-batch's mean loss counts by its share of the step's samples, so that over all
+    micro-batches and ranks it sums to the mean over the step. Returns this rank's part of that.
     """
     shares: list[Tensor] = []
     for number, micro in enumerate(step.micro_batches):
-        seed_rank(mix(training.plan.seed, training.rank.rank, step.number, number))
+        training.seed(step.number, number)
         with training.strategy.forward(last=micro.last):
             loss = training.task.loss(training.strategy.model, micro.batch)
             training.beat()  # who is stuck before this is behind those that wait in backward
             share = loss * micro.share
-            training.strategy.backward(share * training.rank.world_size)
+            training.strategy.backward(share)
         shares.append(share.detach())
         training.beat()
     return sum(shares[1:], shares[0])

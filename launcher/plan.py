@@ -153,7 +153,7 @@ class RunPlan(Frozen):
     name: str
     seed: int
     storage: str
-    """Absolute folder, or fsspec URL."""
+    """Absolute folder."""
     code_dir: str
     """The spec's folder: first on every rank's import path."""
     task: Annotated[DeclaredTask | CustomTask, Field(discriminator="kind")]

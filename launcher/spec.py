@@ -229,7 +229,7 @@ class JobSpec(Section):
     tracking: Tracking | None = None
 
     storage: str | None = None
-    """Folder or fsspec URL that holds the runs; absent: `runs`."""
+    """Folder that holds the runs; absent: `runs`."""
 
 
 @dataclass(frozen=True)

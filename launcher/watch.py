@@ -21,7 +21,7 @@ _POLL_S = 0.1
 
 
 class Audience(Protocol):
-    """Who watches a run while it goes on; called from one thread."""
+    """Who watches a run while it goes on; called by one thread at a time."""
 
     def log(self, row: Mapping[str, Any]) -> None:
         """A new row of metrics."""

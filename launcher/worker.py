@@ -15,7 +15,7 @@ from launcher import rundir, saving
 from launcher.contracts import Attempt, MetricSink
 from launcher.data.loader import StepBatches
 from launcher.data.order import Position
-from launcher.data.randomness import mix, seed_cpu
+from launcher.data.randomness import mix, seed_cpu, seed_rank
 from launcher.distributed import Rank, Rendezvous, join_process_group
 from launcher.evaluation import Evaluation
 from launcher.failures import describe
@@ -30,6 +30,8 @@ from launcher.strategies.ddp import DdpStrategy
 from launcher.task import make_task
 
 _MEETING_TIMEOUT_S = 300.0
+_AFTER_HANG_S = 120.0
+"""A collective gives up this long after the engine would have: the engine says who is behind."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) ->
         rank,
         backend=plan.ranks.backend,
         rendezvous=place.rendezvous,
-        timeout_s=_MEETING_TIMEOUT_S,
+        meeting_timeout_s=_MEETING_TIMEOUT_S,
+        collective_timeout_s=plan.retries.hang_timeout_s + _AFTER_HANG_S,
     )
     strategy = DdpStrategy(model, plan=plan, rank=rank)
     start = Position()
@@ -88,7 +91,7 @@ def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) ->
         end = train(
             Training(
                 plan=plan,
-                rank=rank,
+                seed=lambda step, micro: seed_rank(mix(plan.seed, rank.rank, step, micro)),
                 steps=steps,
                 task=task,
                 strategy=strategy,

@@ -1,6 +1,7 @@
 """`launcher.cli.specs`: what `validate`, `explain`, `schema` and `plan` print and exit with."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -229,3 +230,12 @@ def imported_by(arguments: list[str], folder: Path) -> set[str]:
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
     return set(done.stderr.split())
+
+
+def test_a_reader_that_had_enough_is_no_error() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "launcher", "schema"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (0, "")

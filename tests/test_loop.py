@@ -52,14 +52,14 @@ class ListSaver:
     saved_step: int = 0
     rows_at_save: dict[int, list[int]] = field(default_factory=dict)
 
-    def save(self, position: Position) -> None:
+    def save(self, position: Position, _beat: object) -> None:
         self.saved_step = position.step
         self.rows_at_save[position.step] = [row["step"] for row in self.sink.rows]
 
     def finish_copy(self) -> None:
         """Nothing is copied."""
 
-    def wait(self) -> None:
+    def wait(self, _beat: object) -> None:
         """Nothing is written."""
 
 
@@ -70,7 +70,7 @@ def make_training(*, stop_at: int = 99) -> tuple[Training, ListSaver]:
     steps = StepBatches(cast(Any, range(40)), plan=plan, rank=ALONE, start=Position())
     training = Training(
         plan=plan,
-        rank=ALONE,
+        seed=lambda _step, _micro: None,
         steps=steps,
         task=cast(Task, MeanTask()),
         strategy=cast(Strategy, PlainStrategy()),

@@ -1,6 +1,8 @@
 """One rank from its plan to its report, in this process: what it trains, saves and resumes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,15 @@ def test_a_wrong_target_is_an_error_of_the_spec(rank: OneRank) -> None:
     assert end.failure is not None
     assert end.failure.kind == "spec"
     assert "Net" in end.failure.message
+
+
+def test_the_first_draw_from_numpy_is_seeded_too() -> None:
+    code = (
+        "from launcher.data.randomness import seed_cpu\n"
+        "seed_cpu(7)\n"
+        "import numpy as np\n"
+        "first = np.random.rand()\n"
+        "seed_cpu(7)\n"
+        "assert np.random.rand() == first"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,6 +4,7 @@ What the commands do is the modules' of this folder; what a run is, the rows' be
 """
 
 import gc
+import os
 import sys
 import traceback
 from importlib import import_module
@@ -44,6 +45,13 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # who read our output had enough, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.SUCCEEDED
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
@@ -62,9 +70,7 @@ def main() -> Any:
     """The entry point: runs a command, and words its errors."""
     gc.disable()  # saves a tenth of a short command's time; `run` and `resume` turn it on again
     try:
-        launcher(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        sys.exit(launcher(standalone_mode=False) or ExitCode.SUCCEEDED)
     except click.Abort:
         sys.exit(ExitCode.STOPPED)
     except click.ClickException as error:
@@ -74,9 +80,6 @@ def main() -> Any:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(ExitCode.SUCCEEDED)
     except Exception:  # noqa: BLE001  # the last place where a bug of ours can be reported
         traceback.print_exc()
         click.echo("error: this is a bug of the launcher, please report it", err=True)

@@ -1,14 +1,9 @@
 """`run` and `resume`: training in the foreground."""
 
 import gc
-import os
-import signal
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, cast
 
 import click
@@ -27,8 +22,8 @@ from launcher.cli.asking import (
     storage_option,
 )
 from launcher.cli.console import open_console
+from launcher.cli.interrupting import interruptible
 from launcher.cli.wording import outcome_text
-from launcher.contracts import StopRequest
 from launcher.engines import EngineName, default_engine
 from launcher.errors import SpecError
 from launcher.outcome import Outcome
@@ -108,7 +103,7 @@ def _train(
     say(f"run {run_dir.run_id} in {run_dir.path()}")
     for warning in asked.plan.warnings:
         say(f"warning: {warning}")
-    with open_console(live=engine_name != "inline") as console, _interruptible() as stop:
+    with open_console(live=engine_name != "inline") as console, interruptible() as stop:
         outcome = driver.conduct(
             run_dir,
             asked.plan,
@@ -131,43 +126,6 @@ def _report(outcome: Outcome, *, output: str, trained: bool = True) -> NoReturn:
     else:
         say(outcome_text(outcome, seen_rank=0 if trained else None))
     sys.exit(outcome.exit_code)
-
-
-@contextmanager
-def _interruptible() -> Iterator[StopRequest]:
-    """Ctrl-C and the polite signals ask for a graceful stop; a second one ends at once.
-
-    A terminal that is closed asks once: the kernel and the shell may both send SIGHUP for it. What
-    `nohup` or a shell has set to be ignored stays ignored.
-    """
-    stop = StopRequest()
-    terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if stream.isatty()]
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            _redirect_to_nowhere(terminals)  # they are gone, and the rest of the run says more
-        if not stop.graceful.is_set():
-            stop.graceful.set()
-            say("stopping after this step, with a checkpoint; once more to end at once")
-        elif number != signal.SIGHUP:
-            stop.at_once.set()
-            raise KeyboardInterrupt
-
-    polite = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [number for number in polite if signal.getsignal(number) != signal.SIG_IGN]
-    before = [signal.signal(number, on_signal) for number in heard]
-    try:
-        yield stop
-    finally:
-        for number, handler in zip(heard, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _redirect_to_nowhere(descriptors: Iterable[int]) -> None:
-    null = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in descriptors:
-        os.dup2(null, descriptor)
-    os.close(null)
 
 
 def _engine(asked: str | None, plan: RunPlan) -> EngineName:

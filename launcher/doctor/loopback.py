@@ -70,7 +70,13 @@ def _add(*, rank: int, meeting: "Rendezvous") -> float:
     from launcher.distributed import Rank, all_reduce_sum, join_process_group
 
     place = Rank(rank, 2, rank, torch.device("cpu"))
-    join_process_group(place, backend="gloo", rendezvous=meeting, timeout_s=_TIMEOUT_S)
+    join_process_group(
+        place,
+        backend="gloo",
+        rendezvous=meeting,
+        meeting_timeout_s=_TIMEOUT_S,
+        collective_timeout_s=_TIMEOUT_S,
+    )
     (total,) = all_reduce_sum(torch.tensor([1.0 + rank]))
     return total
 

@@ -31,7 +31,7 @@ class Trial:
 def try_torch(*, timeout_s: float) -> Trial:
     """Imports torch, sums a number over two gloo ranks and counts CUDA devices."""
     with subprocess.Popen(
-        [sys.executable, "-m", "launcher.doctor.loopback"],
+        [sys.executable, "-P", "-m", "launcher.doctor.loopback"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

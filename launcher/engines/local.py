@@ -32,19 +32,25 @@ class LocalEngine:
         if self._zygote.returncode is not None:
             self._zygote = self._start_zygote()
         self._send("start", **_as_json(attempt))
-        asked = ""
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stdout, selectors.EVENT_READ)
-            while not selector.select(_POLL_S):
-                wanted = _wanted(stop)
-                if wanted and wanted != asked:
-                    self._send(wanted)
-                    asked = wanted
-        line = self._stdout.readline()
+        try:
+            line = self._wait_for_end(stop)
+        except KeyboardInterrupt:
+            self.close()
+            return AttemptEnd(status="stopped")
         if not line:
             self.close()
             return _lost(self._zygote.returncode)
         return AttemptEnd.model_validate_json(line)
+
+    def _wait_for_end(self, stop: StopRequest) -> bytes:
+        asked = False
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stdout, selectors.EVENT_READ)
+            while not selector.select(_POLL_S):
+                if stop.graceful.is_set() and not asked:
+                    self._send("stop")
+                    asked = True
+        return self._stdout.readline()
 
     def close(self) -> None:
         """End of input is what the other side ends at, with all its ranks."""
@@ -88,12 +94,6 @@ def _lost(exit_code: int) -> AttemptEnd:
         else Failure(kind="bug", rank=0, message=f"{who} ended with code {exit_code}")
     )
     return AttemptEnd(status="failed", failure=failure)
-
-
-def _wanted(stop: StopRequest) -> str:
-    if stop.at_once.is_set():
-        return "kill"
-    return "stop" if stop.graceful.is_set() else ""
 
 
 def _as_json(attempt: Attempt) -> dict[str, object]:

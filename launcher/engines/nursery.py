@@ -127,8 +127,6 @@ def _obey(command: dict[str, Any], group: Group | None) -> Group | None:
             group.start()
         case {"command": "stop"} if group:
             group.stop()
-        case {"command": "kill"} if group:
-            group.kill()
     return group
 
 

@@ -81,10 +81,12 @@ def _silent_death(end: RankEnd, *, out_of_memory: bool) -> AttemptEnd:
     if end.exit_status == -signal.SIGKILL and out_of_memory:
         return _failed(end, "out_of_memory", "the kernel killed it: out of memory")
     if end.exit_status is not None and end.exit_status < 0:
-        cause = signal.Signals(-end.exit_status)
-        if cause in _CRASHES:
-            return _failed(end, "user_code", f"crashed with {cause.name}")
-        return _failed(end, "lost", f"killed by {cause.name}")
+        number = -end.exit_status
+        known = number in signal.Signals.__members__.values()
+        name = signal.Signals(number).name if known else f"signal {number}"
+        if number in _CRASHES:
+            return _failed(end, "user_code", f"crashed with {name}")
+        return _failed(end, "lost", f"killed by {name}")
     return _failed(end, "user_code", f"exited with code {end.exit_status} in the middle")
 
 

@@ -48,6 +48,14 @@ def _what_trains(spec: JobSpec) -> Iterator[Problem]:
         ):
             if present:
                 yield Problem(key, "is brought by the `task`; take one of the two away")
+    if spec.task and spec.eval and spec.eval.metrics:
+        yield Problem(
+            ("eval", "metrics"), "are what the `task`'s evaluate returns; take them away here"
+        )
+    if spec.storage and "://" in spec.storage:
+        yield Problem(
+            ("storage",), f"is {spec.storage}, and this release stores runs in folders; name one"
+        )
     if spec.eval and spec.model and not (data and data.eval):
         yield Problem(("eval",), "has nothing to measure: give data.eval")
 

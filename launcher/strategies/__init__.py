@@ -1,1 +1,1 @@
-"""How ranks train together; `make_strategy` picks the one that the plan names."""
+"""How ranks train together."""

@@ -33,6 +33,7 @@ class DdpStrategy:
             dtype=_DTYPES[train.precision],
             enabled=train.precision != "fp32",
         )
+        self._world_size = rank.world_size  # DDP averages over ranks what is to be summed
         self._clip = train.clip_grad_norm
         self._steps = 0
         self._ddp = _wrap(self.bare_model, plan=plan, rank=rank) if dist.is_initialized() else None
@@ -51,7 +52,7 @@ class DdpStrategy:
 
     def backward(self, loss: Tensor) -> None:
         with torch.autocast(loss.device.type, enabled=False):
-            self._scaler.scale(loss).backward()
+            self._scaler.scale(loss * self._world_size).backward()
 
     def update(self) -> dict[str, float | Tensor]:
         logged: dict[str, float | Tensor] = {"lr": self._optimizer.param_groups[0]["lr"]}
@@ -147,9 +148,12 @@ def _fix_bucket_layout(ddp: DistributedDataParallel) -> None:
     """
     model = ddp.module
     trained = [p for p in model.parameters() if p.requires_grad]
+    own_forward = vars(model).get("forward")
     model.forward = lambda: torch.stack([p.sum() for p in trained]).sum()
     try:
         ddp().backward()
     finally:
         del model.forward
+        if own_forward is not None:
+            model.forward = own_forward
     ddp.zero_grad(set_to_none=True)

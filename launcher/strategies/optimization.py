@@ -45,11 +45,11 @@ def build_schedule(schedule: Schedule, optimizer: Optimizer) -> LRScheduler:
             f"train.schedule {schedule.target} is not a schedule of the step number; "
             "take one like torch.optim.lr_scheduler:CosineAnnealingLR"
         )
-    if schedule.warmup_steps > 1:
+    if schedule.warmup_steps > 0:
         warmup = LinearLR(
             optimizer,
             start_factor=1 / schedule.warmup_steps,
-            total_iters=schedule.warmup_steps - 1,
+            total_iters=max(1, schedule.warmup_steps - 1),
         )
         main = SequentialLR(optimizer, [warmup, main], milestones=[schedule.warmup_steps])
     return cast(LRScheduler, main)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from launcher.cli.training import _interruptible
+from launcher.cli.interrupting import interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _usual_signals() -> Iterator[None]:
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_and_the_second_ends_at_once(first: signal.Signals) -> None:
-    with _interruptible() as stop:
+    with interruptible() as stop:
         signal.raise_signal(first)
         assert stop.graceful.is_set()
         assert not stop.at_once.is_set()
@@ -29,7 +29,7 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(first: signal.Signals
 
 
 def test_a_closed_terminal_never_ends_a_run_at_once() -> None:
-    with _interruptible() as stop:
+    with interruptible() as stop:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGHUP)
         assert stop.graceful.is_set()
@@ -38,13 +38,13 @@ def test_a_closed_terminal_never_ends_a_run_at_once() -> None:
 
 def test_a_run_under_nohup_outlives_its_terminal() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with _interruptible() as stop:
+    with interruptible() as stop:
         signal.raise_signal(signal.SIGHUP)
         assert not stop.graceful.is_set()
 
 
 def test_the_handlers_of_before_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with _interruptible():
+    with interruptible():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
