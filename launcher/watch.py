@@ -37,11 +37,10 @@ class Watch:
     """A thread that follows the files of a run, and passes on a wish to stop from outside."""
 
     def __init__(self, run_dir: RunDir, *, stop: StopRequest, audience: Audience) -> None:
-        self.tally = Tally()
         self._run_dir = run_dir
         self._stop = stop
         self._audience = audience
-        self._rows = Follower(run_dir.local(rundir.METRICS))
+        self._read_old_rows()
         self._events = Lines(run_dir.local(rundir.EVENTS), from_end=True)
         self._output: Lines | None = None
         self._lock = threading.Lock()
@@ -68,12 +67,15 @@ class Watch:
         Called when `metrics.jsonl` was cut back to the checkpoint's step.
         """
         with self._lock:
-            self.tally = Tally()
             self._rows.close()
-            self._rows = Follower(self._run_dir.local(rundir.METRICS))
-            for row in self._rows.new_rows():
-                self.tally.add(row)
+            self._read_old_rows()
             self._output = Lines(log) if log else None
+
+    def _read_old_rows(self) -> None:
+        self.tally = Tally()
+        self._rows = Follower(self._run_dir.local(rundir.METRICS))
+        for row in self._rows.new_rows():
+            self.tally.add(row)
 
     def catch_up(self) -> None:
         """Passes on everything that is there by now."""

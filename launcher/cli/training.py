@@ -121,10 +121,9 @@ def _train(
 
 
 def _report(outcome: Outcome, *, output: str, trained: bool = True) -> NoReturn:
+    say(outcome_text(outcome, seen_rank=0 if trained else None))
     if output == "json":
         put(outcome.model_dump(mode="json"))
-    else:
-        say(outcome_text(outcome, seen_rank=0 if trained else None))
     sys.exit(outcome.exit_code)
 
 
