@@ -68,17 +68,10 @@ def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) ->
     task = make_task(plan)
     model = task.build_model()
     train_data, eval_data = task.train_data(), task.eval_data()
-    join_process_group(
-        rank,
-        backend=plan.ranks.backend,
-        rendezvous=place.rendezvous,
-        meeting_timeout_s=_MEETING_TIMEOUT_S,
-        collective_timeout_s=plan.retries.hang_timeout_s + _AFTER_HANG_S,
-    )
+    _meet(plan, place)
     strategy = DdpStrategy(model, plan=plan, rank=rank)
-    start = Position()
-    if attempt.checkpoint:
-        start = saving.load(run_dir, attempt.checkpoint, strategy)
+    name = attempt.checkpoint
+    start = saving.load(run_dir, name, strategy) if name else Position()
     steps = StepBatches(train_data, plan=plan, rank=rank, start=start)
     if rank.rank == 0:
         _announce(run_dir, attempt, start=start, last_step=steps.last_step)
@@ -103,6 +96,16 @@ def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) ->
             start,
         )
     return end.step >= steps.last_step
+
+
+def _meet(plan: RunPlan, place: Place) -> None:
+    join_process_group(
+        place.rank,
+        backend=plan.ranks.backend,
+        rendezvous=place.rendezvous,
+        meeting_timeout_s=_MEETING_TIMEOUT_S,
+        collective_timeout_s=plan.retries.hang_timeout_s + _AFTER_HANG_S,
+    )
 
 
 def _prepare_process(plan: RunPlan, rank: Rank) -> None:

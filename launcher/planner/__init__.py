@@ -41,15 +41,7 @@ def make_plan(
     `earlier` is the plan of the run that goes on: what it decided about arithmetic stays decided,
     so that the same world size computes the same weights.
     """
-    ranks_before = earlier.ranks.world_size if earlier else 0
-    asked = spec.resources or AskedResources()
-    world_size, _ = pick_world_size(spec.train, asked, resources)
-    kept = {
-        decision.key: decision
-        for decision in (earlier.decisions if earlier and ranks_before == world_size else ())
-        if decision.key.startswith(_PINNED)
-    }
-    choices = Choices(earlier=kept)
+    choices = Choices(earlier=_kept(spec, resources, earlier))
     ranks = plan_ranks(spec, resources, choices)
     train = _train(spec, resources, ranks, choices)
     return RunPlan(
@@ -72,6 +64,19 @@ def make_plan(
         decisions=tuple(choices.made),
         warnings=tuple(choices.warnings),
     )
+
+
+def _kept(
+    spec: JobSpec, resources: Resources, earlier: RunPlan | None
+) -> dict[str, planned.Decision]:
+    """The earlier decisions that stand; at another world size, none."""
+    asked = spec.resources or AskedResources()
+    world_size, _ = pick_world_size(spec.train, asked, resources)
+    if earlier is None or earlier.ranks.world_size != world_size:
+        return {}
+    return {
+        decision.key: decision for decision in earlier.decisions if decision.key.startswith(_PINNED)
+    }
 
 
 def _train(
