@@ -77,3 +77,7 @@ def test_the_layers_of_the_readme_are_those_that_a_test_holds() -> None:
     assert sorted(name for row in rows for name in row) == sorted(held)
     heads = [row[0] for row in rows]
     assert heads == sorted(heads, key=held.index)
+
+
+def test_no_place_of_the_readme_waits_to_be_filled_in() -> None:
+    assert not re.findall(r"^[A-Z_]{6,}$", README, re.MULTILINE)
