@@ -17,7 +17,7 @@ from tests.job import Command, Ended, Launcher, recorded_steps, reproducible, we
 
 Victim = Literal["rank 0", "rank 1", "loader", "launcher", "zygote", "all"]
 """`loader`: a rank's loader worker; `zygote`: the process that forks the ranks."""
-Moment = Literal["start", "training", "save"]
+Moment = Literal["start", "attempt", "training", "save"]
 
 VICTIMS: tuple[Victim, ...] = ("rank 0", "rank 1", "loader", "launcher", "zygote", "all")
 _POLL_S = 0.003
@@ -33,7 +33,7 @@ class Kill:
     victim: Victim
     moment: Moment
     at: float
-    """start: seconds; training: rows more; save: which of the saves that come."""
+    """start: seconds; training: rows more; attempt, save: which of those that come."""
     extra_s: float = 0.0
     """Seconds after that moment."""
 
@@ -125,10 +125,13 @@ def _await(kill: Kill, launcher: Launcher, command: Command) -> None:
     """Returns at the moment of a kill, or when the run is over before it came."""
     deadline = time.monotonic() + _MOMENT_S
     rows, started, saves, saving = len(launcher.rows()), time.monotonic(), 0.0, False
+    attempts = len(launcher.events("attempt"))
     while command.process.poll() is None and time.monotonic() < deadline:
         match kill.moment:
             case "start":
                 come = time.monotonic() - started >= kill.at
+            case "attempt":
+                come = len(launcher.events("attempt")) - attempts >= kill.at
             case "training":
                 come = len(launcher.rows()) - rows >= kill.at
             case "save":

@@ -134,7 +134,7 @@ def test_three_kills_in_a_row_leave_strictly_increasing_steps(
     kills = [
         Kill("all", "training", 9),
         Kill("rank 1", "training", 3),
-        Kill("zygote", "start", 0.2),
+        Kill("zygote", "attempt", 1),
     ]
     with make_launcher(tmp_path, world_size=2) as launcher:
         story = survive(launcher, kills)
