@@ -10,8 +10,6 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from launcher.resources.cgroups import (
     affinity_cores,
     oom_kills,
@@ -55,9 +53,9 @@ class Resources:
 
 def this_host() -> Resources:
     """Measure the machine this process runs on."""
-    memory_bytes = usable_memory_bytes(
-        psutil.virtual_memory().total, cgroups=own_cgroups(controller="memory")
-    )
+    # By sysconf, since the import of psutil alone is a twentieth of what `validate` takes.
+    installed_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    memory_bytes = usable_memory_bytes(installed_bytes, cgroups=own_cgroups(controller="memory"))
     cpu_name, flags = _cpu(read_if_there(Path("/proc/cpuinfo")))
     return Resources(
         host=socket.gethostname(),

@@ -24,7 +24,7 @@ class Measurement:
 MEASUREMENTS = {
     "cli": Measurement(cli.measure, repeat=15),
     "first-step": Measurement(first_step.measure, repeat=7),
-    "step": Measurement(step.measure, repeat=7),
+    "step": Measurement(step.measure, repeat=8),
     "save": Measurement(save.measure, repeat=5),
     "kill": Measurement(kill.measure, repeat=7),
     "start-methods": Measurement(start_methods.measure, repeat=7),
