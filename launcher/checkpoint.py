@@ -14,13 +14,7 @@ from typing import Any
 from launcher import rundir
 from launcher.rundir import RunDir
 
-STATE = "state.json"
 _CHUNK_BYTES = 1 << 22
-
-
-def tensor_file(group: str) -> str:
-    """`model.safetensors`."""
-    return f"{group}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,8 @@ def find_damage(run_dir: RunDir, name: str) -> str:
         }
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         return f"{rundir.MANIFEST} is unreadable: {error}"
-    if f"{name}/{STATE}" not in expected:
-        return f"{rundir.MANIFEST} does not name {STATE}"
+    if f"{name}/{rundir.STATE}" not in expected:
+        return f"{rundir.MANIFEST} does not name {rundir.STATE}"
     with ThreadPoolExecutor() as pool:
         found = pool.map(lambda file: _file_damage(run_dir, file, *expected[file]), expected)
         return next((damage for damage in found if damage), "")

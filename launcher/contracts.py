@@ -41,6 +41,11 @@ class StopRequest:
 class Engine(Protocol):
     """How the ranks of an attempt are started, watched and reaped."""
 
+    restartable: bool
+    """Whether a failed attempt can be followed by another."""
+    shows_output: bool
+    """Whether what rank 0 prints is seen as it runs; else it is followed in the rank's log."""
+
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
         """Blocks until every process of the attempt is gone."""
 
@@ -49,7 +54,10 @@ class Engine(Protocol):
 
 
 class Task(Protocol):
-    """What is trained: a model, its data and its loss; `task:` in a spec names such a class."""
+    """What is trained: a model, its data and its loss; `task:` in a spec names such a class.
+
+    What else it keeps from step to step belongs into the model's buffers: they are saved.
+    """
 
     def build_model(self) -> "nn.Module":
         """The model on the CPU, its weights drawn from torch's global generator."""
@@ -88,10 +96,10 @@ class Strategy(Protocol):
         """Clips, takes the optimizer and schedule step, clears gradients; returns what to log."""
 
     def tensors(self) -> "dict[str, dict[str, Tensor]]":
-        """All tensors that a checkpoint holds, by file ("model", ...) and name.
+        """The live tensors that a checkpoint holds, by file ("model", ...) and name."""
 
-        They are the live ones where only `update` changes them, and copies elsewhere.
-        """
+    def volatile(self) -> frozenset[str]:
+        """Names of the model's tensors that may change before the next `update`."""
 
     def scalars(self) -> dict[str, Any]:
         """The rest of the state, as JSON."""

@@ -27,6 +27,8 @@ class Rank:
     rank: int
     world_size: int
     local_rank: int
+    local_world_size: int
+    """Ranks on this rank's host."""
     device: torch.device
 
 
@@ -151,6 +153,7 @@ def rank_environment(rank: Rank, *, rendezvous: Rendezvous | None, threads: int)
         "RANK": str(rank.rank),
         "LOCAL_RANK": str(rank.local_rank),
         "WORLD_SIZE": str(rank.world_size),
+        "LOCAL_WORLD_SIZE": str(rank.local_world_size),
         "OMP_NUM_THREADS": str(threads),
     }
 
@@ -162,7 +165,8 @@ def die_with_parent() -> None:
 
 
 def start_loader_worker(_worker: int) -> None:
-    """Makes a loader process end with its rank, and not at the terminal's Ctrl-C."""
+    """Makes a loader process end with its rank and at no polite signal: a rank that is asked to
+    stop still needs its samples."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

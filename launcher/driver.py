@@ -65,9 +65,11 @@ def conduct(
 
 
 def _attempts(run: "_Run") -> AttemptEnd:
-    """How the last attempt ended, also where the storage failed between attempts."""
+    """How the last attempt ended, also where it was ended, or the storage failed, between two."""
     try:
         return run.attempts()
+    except KeyboardInterrupt:
+        return AttemptEnd(status="stopped")
     except StorageError as error:
         failure = Failure(kind="storage", message=str(error), rank=0)
         return AttemptEnd(status="failed", failure=failure)
@@ -79,6 +81,7 @@ def _describe(run_dir: RunDir, plan: RunPlan, description: Description) -> None:
         overrides=description.overrides,
         resources=description.resources,
         now=description.now,
+        earlier=run_dir.read_json(rundir.RECORD),
     )
     run_dir.write(rundir.SPEC, description.spec_text.encode())
     run_dir.write_json(rundir.RECORD, record)
@@ -112,10 +115,7 @@ class _Run:
         while True:
             attempt = self._prepare()
             self._event("attempt", engine=self._engine_name, checkpoint=attempt.checkpoint)
-            try:
-                end = self._engine.run(attempt, stop=self._stop)
-            except KeyboardInterrupt:
-                end = AttemptEnd(status="stopped")
+            end = self._engine.run(attempt, stop=self._stop)
             self._watch.catch_up()
             if end.failure is None:
                 return end
@@ -134,6 +134,8 @@ class _Run:
                 return end
 
     def outcome(self, end: AttemptEnd) -> Outcome:
+        with contextlib.suppress(StorageError):  # what was read so far says it all the same
+            self._watch.catch_up()
         tally = self._watch.tally
         codes = {"succeeded": ExitCode.SUCCEEDED, "stopped": ExitCode.STOPPED}
         return Outcome(
@@ -166,7 +168,7 @@ class _Run:
         log = self._run_dir.local(rundir.rank_log(self._number, 0))
         with rundir.storage_errors(str(log)):
             log.parent.mkdir(parents=True, exist_ok=True)
-        self._watch.start_attempt(log if self._engine_name != "inline" else None)
+        self._watch.start_attempt(None if self._engine.shows_output else log)
         return Attempt(
             plan=self._plan,
             run_dir=self._run_dir.path(),
@@ -175,7 +177,7 @@ class _Run:
         )
 
     def _decide(self) -> Verdict:
-        if self._engine_name == "inline":
+        if not self._engine.restartable:
             return Verdict(restart=False, reason="a rank in this process is not restarted")
         if self._stop.graceful.is_set():
             return Verdict(restart=False, reason="it was asked to stop")

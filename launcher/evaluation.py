@@ -52,7 +52,7 @@ class Evaluation:
         """Sums of value times samples, and of samples, over this rank and then over all."""
         sums: dict[str, Tensor] = {}
         count = torch.zeros((), dtype=torch.float64, device=self._rank.device)
-        with torch.inference_mode(), self._strategy.precision():
+        with torch.no_grad(), self._strategy.precision():
             for batch, samples in self._batches:
                 means = self._task.evaluate(self._strategy.bare_model, batch)
                 for name, mean in means.items():

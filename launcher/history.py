@@ -3,6 +3,8 @@
 How it got there is the driver's knowledge.
 """
 
+import contextlib
+
 from launcher import checkpoint, lock, rundir
 from launcher.errors import ExitCode
 from launcher.metrics import Follower, Tally
@@ -25,8 +27,9 @@ def outcome_of(run_dir: RunDir) -> Outcome:
     if status not in ("running", "lost"):
         return Outcome.model_validate(run_dir.read_json(rundir.OUTCOME))
     tally = Tally()
-    for row in Follower(run_dir.local(rundir.METRICS)).new_rows():
-        tally.add(row)
+    with contextlib.closing(Follower(run_dir.local(rundir.METRICS))) as follower:
+        for row in follower.new_rows():
+            tally.add(row)
     return Outcome(
         run_id=run_dir.run_id,
         status=status,
@@ -52,8 +55,5 @@ def newest_checkpoint(run_dir: RunDir, *, up_to: int) -> str | None:
 
 def attempts(run_dir: RunDir) -> list[int]:
     """The numbers of the run's attempts."""
-    return [
-        int(name.removeprefix("attempt-"))
-        for name in run_dir.names("logs")
-        if name.startswith("attempt-")
-    ]
+    numbers = (rundir.attempt_number(name) for name in run_dir.names(rundir.LOGS))
+    return [number for number in numbers if number]

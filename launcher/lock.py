@@ -45,7 +45,8 @@ def held(run_dir: RunDir) -> Iterator[int]:
 def is_held(run_dir: RunDir) -> bool:
     """Whether some process trains the run now."""
     try:
-        descriptor = os.open(run_dir.local(rundir.LOCK), os.O_RDONLY)
+        with rundir.reading_errors(run_dir.path(rundir.LOCK)):
+            descriptor = os.open(run_dir.local(rundir.LOCK), os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

@@ -73,6 +73,6 @@ def accumulate_gradients(training: Training, step: Step) -> Tensor:
             training.beat()  # who is stuck before this is behind those that wait in backward
             share = loss * micro.share
             training.strategy.backward(share)
-        shares.append(share.detach())
+        shares.append(share.detach().reshape(()))
         training.beat()
     return sum(shares[1:], shares[0])

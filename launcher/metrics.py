@@ -13,7 +13,8 @@ from typing import Any, BinaryIO
 from launcher import rundir
 from launcher.rundir import RunDir
 
-_NOT_METRICS = ("step", "epoch", "time")
+PLACES = ("step", "epoch", "time")
+"""The fields of a row that are not metrics."""
 
 
 class JsonlSink:
@@ -123,4 +124,4 @@ class Tally:
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.step, self.epoch = row["step"], row["epoch"]
-        self.metrics.update({k: v for k, v in row.items() if k not in _NOT_METRICS})
+        self.metrics.update({k: v for k, v in row.items() if k not in PLACES})

@@ -14,12 +14,19 @@ from launcher.resources import Resources, environment_names
 
 _PACKAGES = ("torch-launcher", "torch", "numpy", "safetensors", "transformers", "wandb")
 _MAX_DIFF_BYTES = 1 << 20
+_GIT_TIMEOUT_S = 5.0
 
 
 def make_record(
-    *, code_dir: str, overrides: Sequence[str], resources: Resources, now: datetime
+    *,
+    code_dir: str,
+    overrides: Sequence[str],
+    resources: Resources,
+    now: datetime,
+    earlier: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The content of `record.json`."""
+    """The content of `record.json`. `earlier` is that of the run's launch before this one."""
+    before = dict(earlier) if earlier else {}
     return {
         "schema": 1,
         "created": now.isoformat(timespec="seconds"),
@@ -32,6 +39,7 @@ def make_record(
         "git": _git_state(Path(code_dir)),
         "hosts": [asdict(resources)],
         "environment_names": environment_names(),
+        "earlier": [*before.pop("earlier", []), before] if before else [],
     }
 
 
@@ -49,10 +57,18 @@ def _git_state(folder: Path) -> dict[str, str]:
 
 
 def _git(folder: Path, *arguments: str) -> str:
+    """What git prints, cut at 1 MiB; empty where there is no repository or no git."""
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, timeout=5, check=True
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            timeout=_GIT_TIMEOUT_S,
+            check=True,
         )
+    except subprocess.TimeoutExpired:
+        return f"(git took longer than {_GIT_TIMEOUT_S:g} s)"
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout[:_MAX_DIFF_BYTES].decode(errors="replace").strip()
+    text = done.stdout[:_MAX_DIFF_BYTES].decode(errors="replace").strip()
+    cut = len(done.stdout) - _MAX_DIFF_BYTES
+    return f"{text}\n({cut} bytes more)" if cut > 0 else text

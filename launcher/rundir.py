@@ -30,10 +30,12 @@ LOCK = "lock"
 STOP = "stop-requested"
 WANDB = "wandb"
 WANDB_RUN = "wandb.json"
-WANDB_LOG = "logs/wandb.log"
+LOGS = "logs"
+WANDB_LOG = f"{LOGS}/wandb.log"
 WANDB_LOCK = "wandb/lock"
 CHECKPOINTS = "checkpoints"
 MANIFEST = "manifest.json"
+STATE = "state.json"
 
 
 def checkpoint_name(step: int) -> str:
@@ -47,9 +49,20 @@ def checkpoint_step(name: str) -> int:
     return int(match[1]) if match else 0
 
 
+def tensor_file(group: str) -> str:
+    """`model.safetensors`."""
+    return f"{group}.safetensors"
+
+
 def attempt_logs(attempt: int) -> str:
     """`logs/attempt-0001`."""
-    return f"logs/attempt-{attempt:04d}"
+    return f"{LOGS}/attempt-{attempt:04d}"
+
+
+def attempt_number(name: str) -> int:
+    """The attempt that a folder of logs belongs to; 0 for any other name."""
+    match = re.fullmatch(r"attempt-(\d{4,})", name)
+    return int(match[1]) if match else 0
 
 
 def rank_log(attempt: int, rank: int) -> str:
@@ -100,7 +113,8 @@ class RunDir:
         """Names of the entries of a folder, sorted; none when the folder does not exist."""
         fs, path = _open_fs(self.path(folder))
         try:
-            entries = fs.ls(path, detail=False, refresh=True)
+            with reading_errors(path):
+                entries = fs.ls(path, detail=False, refresh=True)
         except FileNotFoundError:
             return []
         return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
@@ -108,7 +122,8 @@ class RunDir:
     def read(self, name: str) -> bytes:
         """The file's content; FileNotFoundError when there is none."""
         fs, path = _open_fs(self.path(name))
-        return cast(bytes, fs.cat_file(path))
+        with reading_errors(path):
+            return cast(bytes, fs.cat_file(path))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a file, None when the file does not exist."""
@@ -181,7 +196,7 @@ def all_runs(storage: str) -> list[RunDir]:
 
 def find(reference: str, *, storage: str) -> RunDir:
     """The run that a person means by an id, a unique prefix, a path or `@last`."""
-    if "/" in reference and RunDir(reference).exists(SPEC):
+    if reference != "@last" and RunDir(reference).exists(SPEC):
         return RunDir(str(Path(reference).resolve()) if "://" not in reference else reference)
     runs = all_runs(storage)
     if reference == "@last":
@@ -207,6 +222,17 @@ def storage_errors(place: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(explain_os_error(error, place=place)) from error
+
+
+@contextlib.contextmanager
+def reading_errors(place: str) -> Iterator[None]:
+    """The same for a read; that a file is not there is for the caller to know."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot read {place}: {error.strerror or error}") from error
 
 
 def explain_os_error(error: OSError, *, place: str) -> str:

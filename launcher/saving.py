@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
@@ -34,8 +34,8 @@ Tensors = dict[str, dict[str, Tensor]]
 class Saver:
     """The checkpoints of one attempt. Every rank calls it; rank 0 alone copies and writes.
 
-    Parameters and moments change only in the optimizer step, so they may be copied while the next
-    step computes its gradients; `finish_copy` stands before each optimizer step.
+    What changes only in the optimizer step is copied while the next step computes its gradients;
+    `finish_copy` stands before each optimizer step. The rest is copied on the spot.
     """
 
     def __init__(
@@ -74,7 +74,10 @@ class Saver:
                 "strategy": self._strategy.scalars(),
                 "aliases": aliases,
             }
-            self._copy = self._copier.submit(self._stage, live, _current_event(live))
+            ready = _current_event(live)
+            volatile, steady = _split_volatile(live, self._strategy.volatile())
+            self._stage(volatile, ready)
+            self._copy = self._copier.submit(self._stage, steady, ready)
             self._write = self._writer.submit(self._publish, state, self._copy)
 
     def finish_copy(self) -> None:
@@ -134,8 +137,8 @@ class Saver:
             folder = checkpoint.clear(self._run_dir, name)
             with rundir.storage_errors(str(folder)):
                 for group, tensors in self._staging.items():
-                    save_file(tensors, folder / checkpoint.tensor_file(group))
-                (folder / checkpoint.STATE).write_text(json.dumps(state))
+                    save_file(tensors, folder / rundir.tensor_file(group))
+                (folder / rundir.STATE).write_text(json.dumps(state))
             checkpoint.commit(self._run_dir, name)
         except (LauncherError, SafetensorError) as error:
             with contextlib.suppress(LauncherError, OSError):
@@ -170,10 +173,8 @@ class Saver:
 def load(run_dir: RunDir, name: str, strategy: Strategy) -> Position:
     """Puts a checkpoint's state in place and says how far it had come."""
     folder = run_dir.local(name)
-    state = json.loads((folder / checkpoint.STATE).read_text())
-    tensors = {
-        path.stem: load_file(path) for path in sorted(folder.glob(checkpoint.tensor_file("*")))
-    }
+    state = json.loads((folder / rundir.STATE).read_text())
+    tensors = {path.stem: load_file(path) for path in sorted(folder.glob(rundir.tensor_file("*")))}
     for alias, owner in state["aliases"].items():
         tensors["model"][alias] = tensors["model"][owner]
     strategy.load(tensors, state["strategy"])
@@ -203,6 +204,16 @@ def _split_aliases(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
             owners[same] = name
     model = {name: t for name, t in tensors["model"].items() if name not in aliases}
     return {**tensors, "model": model}, aliases
+
+
+def _split_volatile(tensors: Tensors, volatile: Set[str]) -> tuple[Tensors, Tensors]:
+    """Those of the model that may change at any time, and the rest."""
+    model = tensors["model"]
+    steady = {name: tensor for name, tensor in model.items() if name not in volatile}
+    return (
+        {"model": {name: tensor for name, tensor in model.items() if name in volatile}},
+        {**tensors, "model": steady},
+    )
 
 
 def _current_event(live: Tensors) -> torch.cuda.Event | None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from launcher import rundir
 from launcher.contracts import StopRequest
+from launcher.errors import StorageError
 from launcher.metrics import Follower, Lines, Tally
 from launcher.rundir import RunDir
 
@@ -59,7 +60,11 @@ class Watch:
     ) -> None:
         self._closed.set()
         self._thread.join()
-        self.catch_up()
+        with contextlib.suppress(StorageError):  # what was read so far was passed on
+            self.catch_up()
+        self._rows.close()
+        self._events.close()
+        self._stop_following_output()
 
     def start_attempt(self, log: Path | None) -> None:
         """Reads the rows that the attempt goes on from; follows what its rank 0 prints, if asked.
@@ -69,7 +74,12 @@ class Watch:
         with self._lock:
             self._rows.close()
             self._read_old_rows()
+            self._stop_following_output()
             self._output = Lines(log) if log else None
+
+    def _stop_following_output(self) -> None:
+        if self._output is not None:
+            self._output.close()
 
     def _read_old_rows(self) -> None:
         self.tally = Tally()
@@ -78,8 +88,8 @@ class Watch:
             self.tally.add(row)
 
     def catch_up(self) -> None:
-        """Passes on everything that is there by now."""
-        with self._lock:
+        """Passes on everything that is there by now; StorageError when it cannot be read."""
+        with self._lock, rundir.reading_errors(self._run_dir.path()):
             for event in self._events.new_json():
                 _tell(self._audience.event, event)
             for line in self._output.new() if self._output else ():
@@ -92,7 +102,8 @@ class Watch:
         while not self._closed.wait(_POLL_S):
             if self._run_dir.exists(rundir.STOP):
                 self._stop.graceful.set()
-            self.catch_up()
+            with contextlib.suppress(StorageError):  # a network file system may come back
+                self.catch_up()
 
 
 def _tell(listener: Callable[[T], None], news: T) -> None:

@@ -30,8 +30,8 @@ from launcher.strategies.ddp import DdpStrategy
 from launcher.task import make_task
 
 _MEETING_TIMEOUT_S = 300.0
-_AFTER_HANG_S = 120.0
-"""A collective gives up this long after the engine would have: the engine says who is behind."""
+_COLLECTIVE_TIMEOUT_S = 86_400.0
+"""Engines find hangs and lost peers; ranks that wait for one with slow storage are neither."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _meet(plan: RunPlan, place: Place) -> None:
         backend=plan.ranks.backend,
         rendezvous=place.rendezvous,
         meeting_timeout_s=_MEETING_TIMEOUT_S,
-        collective_timeout_s=plan.retries.hang_timeout_s + _AFTER_HANG_S,
+        collective_timeout_s=_COLLECTIVE_TIMEOUT_S,
     )
 
 

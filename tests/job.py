@@ -260,7 +260,7 @@ def _command_line(process: psutil.Process | None) -> list[str]:
 def weights(run_dir: RunDir) -> dict[str, str]:
     """Hashes of the newest checkpoint's tensors, model and optimizer."""
     newest = rundir.checkpoint_name(checkpoint.committed_steps(run_dir)[-1])
-    files = sorted(run_dir.local(newest).glob(checkpoint.tensor_file("*")))
+    files = sorted(run_dir.local(newest).glob(rundir.tensor_file("*")))
     return {f"{newest}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
 
 

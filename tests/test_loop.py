@@ -17,7 +17,7 @@ from launcher.saving import Saver
 from tests.fakes import ListSink
 from tests.plans import make_plan
 
-ALONE = Rank(rank=0, world_size=1, local_rank=0, device=torch.device("cpu"))
+ALONE = Rank(rank=0, world_size=1, local_rank=0, local_world_size=1, device=torch.device("cpu"))
 
 
 class PlainStrategy:

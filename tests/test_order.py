@@ -44,7 +44,13 @@ def entered(
     """By step, the samples of all ranks in the order of the ranks."""
     found: dict[int, list[int]] = {}
     for number in range(world_size):
-        rank = Rank(rank=number, world_size=world_size, local_rank=0, device=torch.device("cpu"))
+        rank = Rank(
+            rank=number,
+            world_size=world_size,
+            local_rank=0,
+            local_world_size=1,
+            device=torch.device("cpu"),
+        )
         for step in StepBatches(Indices(samples), plan=plan, rank=rank, start=start):
             found.setdefault(step.number, []).extend(drawn(step.micro_batches))
     return found
@@ -149,7 +155,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 def test_a_rank_without_samples_in_a_step_still_takes_part_with_no_weight() -> None:
     plan = plan_of(batch=4, micro=2, limits=[Limit(unit="epochs", count=1)])
-    rank = Rank(rank=2, world_size=3, local_rank=0, device=torch.device("cpu"))
+    rank = Rank(rank=2, world_size=3, local_rank=0, local_world_size=1, device=torch.device("cpu"))
     last = list(StepBatches(Indices(9), plan=plan, rank=rank, start=Position()))[-1]
     assert last.samples == 1
     (micro,) = last.micro_batches

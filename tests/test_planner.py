@@ -166,3 +166,18 @@ def test_a_resume_at_another_world_size_decides_anew() -> None:
 def test_a_plan_survives_its_own_json() -> None:
     one = plan(eval={"metrics": ["accuracy", "perplexity"]}, data={"eval": "data:test"})
     assert RunPlan.model_validate_json(one.model_dump_json()) == one
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        (["mine:loss"], "eval.metrics.0 is the second that is named 'loss'; "),
+        (["a:mean", "b:mean"], "eval.metrics.1 is the second that is named 'mean'; "),
+        (["mine:perplexity"], "eval.metrics.0 is named 'perplexity', which is exp(loss); "),
+        ([{"target": "loss", "name": "l"}], "eval.metrics.0 'loss' takes neither a name nor args"),
+    ],
+)
+def test_metrics_of_one_name_would_overwrite_each_other(metrics: list[Any], said: str) -> None:
+    changes = {"data": {"eval": "data:eval"}, "eval": {"metrics": metrics}}
+    assert [message.startswith(said) for message in messages(**changes)] == [True]
+    assert messages(data={"eval": "data:eval"}, eval={"metrics": ["loss", "perplexity"]}) == []

@@ -73,7 +73,13 @@ class OneRank:
         return run_rank(
             attempt,
             Place(
-                rank=Rank(rank=0, world_size=1, local_rank=0, device=torch.device("cpu")),
+                rank=Rank(
+                    rank=0,
+                    world_size=1,
+                    local_rank=0,
+                    local_world_size=1,
+                    device=torch.device("cpu"),
+                ),
                 rendezvous=None,
                 stop_wanted=lambda: stop_after is not None and self._beats >= stop_after,
                 beat=self._beat,

@@ -3,6 +3,7 @@
 Each function here is an option, or turns arguments into values.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from launcher import planner, specfile
+from launcher.errors import SpecError
 from launcher.plan import RunPlan
 from launcher.resources import Resources, this_host
 from launcher.spec import Problem
@@ -72,7 +74,11 @@ def find_run(reference: str, storage: str | None) -> "RunDir":
 
 
 def absolute_storage(storage: str) -> str:
-    return storage if "://" in storage else str(Path(storage).absolute())
+    if "://" in storage:
+        raise SpecError(
+            f"--storage is {storage}, and this release stores runs in folders; name one"
+        )
+    return str(Path(storage).absolute())
 
 
 @dataclass(frozen=True)
@@ -122,13 +128,15 @@ def plan_spec(
 
 
 def say(text: str) -> None:
-    """News, for a person."""
-    click.echo(text, err=True)
+    """News, for a person; nothing ends because nobody listens any more."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(text, err=True)
 
 
 def put(value: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(value, indent=2))
+    """One JSON document on stdout; the exit code stays true where nobody reads it."""
+    with contextlib.suppress(BrokenPipeError):
+        click.echo(json.dumps(value, indent=2))
 
 
 def _fresh_id(name: str) -> str:

@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 
 import click
 
@@ -18,8 +19,9 @@ from launcher.cli.asking import (
     storage_option,
 )
 from launcher.cli.wording import columns, history_text, measured_text, outcome_text
-from launcher.errors import ExitCode, NoSuchRunError
+from launcher.errors import ExitCode, NoSuchRunError, StorageError
 from launcher.metrics import Lines
+from launcher.outcome import Outcome
 from launcher.rundir import RunDir
 
 _POLL_S = 0.2
@@ -30,13 +32,21 @@ _POLL_S = 0.2
 @output_option
 def ls(storage: str | None, output: str) -> None:
     """List runs, the newest last."""
-    runs = rundir.all_runs(absolute_storage(storage or DEFAULT_STORAGE))
-    outcomes = [history.outcome_of(run) for run in runs]
+    outcomes = list(_readable(rundir.all_runs(absolute_storage(storage or DEFAULT_STORAGE))))
     if output == "json":
         put({"schema": 1, "runs": [outcome.model_dump(mode="json") for outcome in outcomes]})
         return
     rows = [(o.run_id, o.status, str(o.step), measured_text(o.metrics)) for o in outcomes]
     click.echo(columns([("RUN", "STATUS", "STEP", "METRICS"), *rows]))
+
+
+def _readable(runs: Iterable[RunDir]) -> Iterator[Outcome]:
+    """The outcomes of those that this person may read."""
+    for run in runs:
+        try:
+            yield history.outcome_of(run)
+        except StorageError as error:
+            say(f"warning: {error}")
 
 
 @click.command()
@@ -70,20 +80,41 @@ def show(run: str, storage: str | None, output: str) -> None:
 def logs(run: str, rank: int, attempt: int | None, follow: bool, storage: str | None) -> None:
     """Print what a rank of RUN printed."""
     run_dir = find_run(run, storage)
-    numbers = history.attempts(run_dir)
-    name = rundir.rank_log(attempt or max(numbers, default=1), rank)
-    if not follow and not run_dir.exists(name):
+    if follow:
+        _follow(run_dir, rank=rank, attempt=attempt)
+        return
+    name = rundir.rank_log(attempt or max(history.attempts(run_dir), default=1), rank)
+    if not run_dir.exists(name):
         ranks = run_dir.names(name.rsplit("/", 1)[0])
         raise NoSuchRunError(f"there is no {name} in {run_dir.url}; there is: {', '.join(ranks)}")
-    lines = Lines(run_dir.local(name))
-    running = True
-    while running:
-        running = follow and lock.is_held(run_dir)
-        for line in lines.new():
-            click.echo(line)
-        if running:
-            time.sleep(_POLL_S)
-    if lines.rest:
+    with closing(Lines(run_dir.local(name))) as lines:
+        _print_new(lines, to_the_end=True)
+
+
+def _follow(run_dir: RunDir, *, rank: int, attempt: int | None) -> None:
+    """Prints what a rank prints until the run ends; without `attempt`, from restart to restart."""
+    number = attempt or 0
+    while True:
+        number = number or max(history.attempts(run_dir), default=1)
+        with closing(Lines(run_dir.local(rundir.rank_log(number, rank)))) as lines:
+            while (running := lock.is_held(run_dir)) and not _is_over(run_dir, number, attempt):
+                _print_new(lines)
+                time.sleep(_POLL_S)
+            _print_new(lines, to_the_end=True)
+        if not running:
+            return
+        number += 1
+
+
+def _is_over(run_dir: RunDir, number: int, attempt: int | None) -> bool:
+    """Whether another attempt has followed this one, which was not asked for by its number."""
+    return attempt is None and number < max(history.attempts(run_dir), default=0)
+
+
+def _print_new(lines: Lines, *, to_the_end: bool = False) -> None:
+    for line in lines.new():
+        click.echo(line)
+    if to_the_end and lines.rest:
         click.echo(lines.rest)
 
 
@@ -97,6 +128,8 @@ def stop(run: str, timeout_s: float | None, storage: str | None, output: str) ->
     run_dir = find_run(run, storage)
     if not lock.is_held(run_dir):
         say(f"{run_dir.run_id} is not training: {history.status_of(run_dir)}")
+        if output == "json":
+            put(history.outcome_of(run_dir).model_dump(mode="json"))
         return
     run_dir.write(rundir.STOP, b"")
     _report_end(run_dir, timeout_s=timeout_s, output=output)

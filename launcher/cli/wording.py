@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from launcher.metrics import PLACES
 from launcher.outcome import Outcome
 
 _EVENT_DETAILS = (
@@ -16,12 +17,11 @@ _EVENT_DETAILS = (
     "message",
     "reason",
 )
-_ROW_PLACES = ("step", "epoch", "time")
 
 
 def values_text(row: Mapping[str, Any]) -> str:
     """`epoch=2 loss=0.41 lr=0.003 ...`."""
-    values = {name: value for name, value in row.items() if name not in _ROW_PLACES}
+    values = {name: value for name, value in row.items() if name not in PLACES}
     shown = [
         f"epoch={row['epoch']}",
         *(f"{name}={_number(value)}" for name, value in values.items()),

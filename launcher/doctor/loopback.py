@@ -69,7 +69,7 @@ def _add(*, rank: int, meeting: "Rendezvous") -> float:
 
     from launcher.distributed import Rank, all_reduce_sum, join_process_group
 
-    place = Rank(rank, 2, rank, torch.device("cpu"))
+    place = Rank(rank, 2, rank, 2, torch.device("cpu"))
     join_process_group(
         place,
         backend="gloo",

@@ -17,10 +17,13 @@ from launcher.rundir import RunDir
 class InlineEngine:
     """One rank, this process."""
 
+    restartable = False
+    shows_output = True
+
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
         import torch
 
-        from launcher.distributed import Rank
+        from launcher.distributed import Rank, rank_environment, set_environment
         from launcher.worker import Place, run_rank
 
         device = torch.device(attempt.plan.ranks.device, 0)
@@ -28,8 +31,11 @@ class InlineEngine:
             rank=0,
             world_size=1,
             local_rank=0,
+            local_world_size=1,
             device=device if device.type == "cuda" else torch.device("cpu"),
         )
+        threads = attempt.plan.ranks.threads_per_rank
+        set_environment(rank_environment(rank, rendezvous=None, threads=threads))
         with _logged_too(attempt):
             return run_rank(
                 attempt,

@@ -22,6 +22,9 @@ _POLL_S = 0.2
 class LocalEngine:
     """The ranks of a run on this host, over all its attempts."""
 
+    restartable = True
+    shows_output = False
+
     def __init__(self, plan: RunPlan, *, lock_fd: int) -> None:
         """`lock_fd`, the run's lock, stays open in every process, so it outlives none of them."""
         self._threads_per_rank = plan.ranks.threads_per_rank

@@ -102,7 +102,8 @@ class Group:
 
 def serve() -> None:
     """Serves attempts until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for polite in (signal.SIGINT, signal.SIGTERM):  # a batch system sends it to every process:
+        signal.signal(polite, signal.SIG_IGN)  # the launcher asks the ranks to stop
     group: Group | None = None
     commands = _Commands(sys.stdin.fileno())
     try:

@@ -180,7 +180,13 @@ def _run(
 ) -> AttemptEnd:
     ranks = attempt.plan.ranks
     device = torch.device(ranks.device, number) if ranks.device == "cuda" else torch.device("cpu")
-    rank = Rank(rank=number, world_size=ranks.world_size, local_rank=number, device=device)
+    rank = Rank(
+        rank=number,
+        world_size=ranks.world_size,
+        local_rank=number,
+        local_world_size=ranks.world_size,
+        device=device,
+    )
     set_environment(rank_environment(rank, rendezvous=rendezvous, threads=ranks.threads_per_rank))
     stopping: list[int] = []
     signal.signal(ASK_TO_STOP, lambda signum, _frame: stopping.append(signum))

@@ -14,9 +14,9 @@ from launcher.planner.hardware import (
     plan_loader,
     plan_ranks,
 )
-from launcher.planner.problems import problems
+from launcher.planner.problems import ALWAYS_MEASURED, PERPLEXITY, metric_name, problems
 from launcher.resources import Resources
-from launcher.spec import JobSpec, Metric, Target
+from launcher.spec import JobSpec, Target
 from launcher.spec import Resources as AskedResources
 
 __all__ = ["make_plan", "problems"]
@@ -121,16 +121,15 @@ def _evaluation(spec: JobSpec, choices: Choices) -> planned.Evaluation:
             "often enough to see a trend, and at the end",
         ),
         metrics=tuple(
-            _metric(metric) for metric in metrics if metric.target not in ("loss", "perplexity")
+            planned.Metric(
+                name=metric_name(metric),
+                call=Call(target=_METRICS.get(metric.target, metric.target), args=metric.args),
+            )
+            for metric in metrics
+            if metric.target not in (*ALWAYS_MEASURED, PERPLEXITY)
         ),
-        perplexity=any(metric.target == "perplexity" for metric in metrics),
+        perplexity=any(metric.target == PERPLEXITY for metric in metrics),
     )
-
-
-def _metric(metric: Metric) -> planned.Metric:
-    last = metric.target.replace(":", ".").rsplit(".", 1)[-1]
-    target = _METRICS.get(metric.target, metric.target)
-    return planned.Metric(name=metric.name or last, call=Call(target=target, args=metric.args))
 
 
 def _task(spec: JobSpec) -> planned.DeclaredTask | planned.CustomTask:

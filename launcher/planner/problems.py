@@ -3,12 +3,20 @@
 Each field by itself was checked when it was read, by `specfile`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from launcher.planner.hardware import pick_world_size
 from launcher.resources import Resources
-from launcher.spec import JobSpec, Problem, Train
+from launcher.spec import JobSpec, Metric, Problem, Train
 from launcher.spec import Resources as AskedResources
+
+ALWAYS_MEASURED = ("loss",)
+PERPLEXITY = "perplexity"
+
+
+def metric_name(metric: Metric) -> str:
+    """Its name after `eval_`: as given, or the last part of its target."""
+    return metric.name or metric.target.replace(":", ".").rsplit(".", 1)[-1]
 
 
 def problems(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
@@ -30,6 +38,11 @@ def problems(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
             ("resources", "world_size"), f"is [{low}, {high}], not [min, max]; try [{high}, {low}]"
         )
     yield from _batch_arithmetic(spec.train, asked, resources)
+    yield from _metric_names(spec.eval.metrics if spec.eval else ())
+    if spec.storage and "://" in spec.storage:
+        yield Problem(
+            ("storage",), f"is {spec.storage}, and this release stores runs in folders; name one"
+        )
 
 
 def _what_trains(spec: JobSpec) -> Iterator[Problem]:
@@ -52,12 +65,23 @@ def _what_trains(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(
             ("eval", "metrics"), "are what the `task`'s evaluate returns; take them away here"
         )
-    if spec.storage and "://" in spec.storage:
-        yield Problem(
-            ("storage",), f"is {spec.storage}, and this release stores runs in folders; name one"
-        )
     if spec.eval and spec.model and not (data and data.eval):
         yield Problem(("eval",), "has nothing to measure: give data.eval")
+
+
+def _metric_names(metrics: Sequence[Metric]) -> Iterator[Problem]:
+    taken: set[str] = set(ALWAYS_MEASURED)
+    for number, metric in enumerate(metrics):
+        key = ("eval", "metrics", number)
+        name = metric_name(metric)
+        if metric.target in (*ALWAYS_MEASURED, PERPLEXITY):
+            if metric.name or metric.args:
+                yield Problem(key, f"{metric.target!r} takes neither a name nor args")
+        elif name in taken:
+            yield Problem(key, f"is the second that is named {name!r}; give it another `name`")
+        elif name == PERPLEXITY:
+            yield Problem(key, f"is named {name!r}, which is exp(loss); give it another `name`")
+        taken.add(name)
 
 
 def _batch_arithmetic(

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from launcher.distributed import Rank
 from launcher.plan import RunPlan
+from launcher.strategies import state
 from launcher.strategies.optimization import build_optimizer, build_schedule, replay
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,7 +27,10 @@ class DdpStrategy:
         train = plan.train
         self.bare_model = model.to(rank.device)
         self._optimizer = build_optimizer(train.optimizer, self.bare_model)
+        self._names = state.parameter_names(self.bare_model, self._optimizer)
+        self._built_groups = state.group_values(self._optimizer)
         self._schedule = build_schedule(train.schedule, self._optimizer)
+        state.extra_state(self.bare_model)  # refuses now what no checkpoint could hold
         self._scaler = torch.amp.GradScaler(rank.device.type, enabled=train.precision == "fp16")
         self._autocast = torch.autocast(
             rank.device.type,
@@ -67,62 +71,34 @@ class DdpStrategy:
         return logged
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        names = self._parameter_names()
-        moments = {
-            f"{names[parameter]}.{key}": value
-            for parameter, state in self._optimizer.state.items()
-            for key, value in state.items()
-            if isinstance(value, Tensor)
-        }
-        parameters = {name for name, _ in self.bare_model.named_parameters(remove_duplicate=False)}
-        model = {
-            name: value if name in parameters else value.clone()
-            for name, value in self.bare_model.state_dict().items()
-            if isinstance(value, Tensor)
-        }
-        return {"model": model, "optimizer": moments}
+        moments = state.moments(self._optimizer, self._names)
+        return {"model": state.model_tensors(self.bare_model), "optimizer": moments}
+
+    def volatile(self) -> frozenset[str]:
+        return state.volatile_names(self.bare_model, self._optimizer)
 
     def scalars(self) -> dict[str, Any]:
-        names = self._parameter_names()
         return {
             "step": self._steps,
             "grad_scaler": self._scaler.state_dict(),
-            "optimizer": {
-                names[parameter]: {
-                    key: value for key, value in state.items() if not isinstance(value, Tensor)
-                }
-                for parameter, state in self._optimizer.state.items()
-            },
+            "optimizer": state.numbers(self._optimizer, self._names),
+            "optimizer_groups": state.changed_values(self._optimizer, self._built_groups),
+            "model": state.extra_state(self.bare_model),
         }
 
     def load(self, tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
-        self.bare_model.load_state_dict(tensors["model"])
+        self.bare_model.load_state_dict({**tensors["model"], **scalars["model"]})
         self._steps = scalars["step"]
-        self._load_optimizer(tensors["optimizer"], scalars["optimizer"])
+        state.restore_optimizer(
+            self._optimizer,
+            self._names,
+            tensors=tensors["optimizer"],
+            rest=scalars["optimizer"],
+            groups=scalars["optimizer_groups"],
+        )
         if self._scaler.is_enabled() and scalars["grad_scaler"]:
             self._scaler.load_state_dict(scalars["grad_scaler"])
         replay(self._schedule, steps=self._steps)
-
-    def _load_optimizer(self, moments: dict[str, Tensor], numbers: dict[str, Any]) -> None:
-        """Moments come from the checkpoint; hyperparameters stay as the plan has them."""
-        fresh = self._optimizer.state_dict()
-        by_name: dict[str, dict[str, Any]] = {name: dict(rest) for name, rest in numbers.items()}
-        for key, value in moments.items():
-            name, _, moment = key.rpartition(".")
-            by_name.setdefault(name, {})[moment] = value
-        names = list(self._parameter_names().values())
-        fresh["state"] = {
-            index: by_name[name] for index, name in enumerate(names) if name in by_name
-        }
-        self._optimizer.load_state_dict(fresh)
-
-    def _parameter_names(self) -> dict[Tensor, str]:
-        """In the order in which the optimizer counts its parameters."""
-        named: dict[Tensor, str] = {
-            parameter: name for name, parameter in self.bare_model.named_parameters()
-        }
-        groups = self._optimizer.param_groups
-        return {p: named[p] for group in groups for p in group["params"]}
 
 
 def _wrap(model: nn.Module, *, plan: RunPlan, rank: Rank) -> DistributedDataParallel:

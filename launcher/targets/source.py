@@ -28,6 +28,11 @@ class Source:
         """Whether running the module may define names that its text does not show."""
         return DYNAMIC.search(self.text) is not None
 
+    @property
+    def extends_path(self) -> bool:
+        """Whether it may make further modules importable."""
+        return b"sys.path" in self.text
+
     def defines(self, name: str) -> bool:
         """Whether a plain top-level `def` or `class` of that name is there; needs no parsing."""
         pattern = rf"^(?:class|def|async def) {re.escape(name)}\b".encode()

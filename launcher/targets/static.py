@@ -158,7 +158,7 @@ class _Search:
             spec = pending.pop()
             own = self.own_file(spec)
             source = self.source(spec) if own else None
-            if source is None or own in seen:
+            if source is None or own in seen or source.extends_path:
                 continue
             seen.add(own)
             if source.error:

@@ -94,7 +94,7 @@ class TrackingProcess:
                 pipe.close()
         try:
             self._process.wait(self._end_timeout_s if timeout_s is None else timeout_s)
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):  # a person may end the wait
             os.killpg(self._process.pid, signal.SIGKILL)  # wandb-core follows within 0.1 s
             self._process.wait()
         if self._process.returncode != 0:

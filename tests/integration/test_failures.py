@@ -1,11 +1,6 @@
 """What goes wrong is said once, with its exit code; nothing saved is lost, no process is left."""
 
-import os
-import pty
-import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,80 +9,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from launcher import checkpoint, rundir
+from launcher import rundir
 from launcher.data.order import epoch_order
-from tests.job import (
-    LAST_STEP,
-    SAMPLES,
-    SEED,
-    Command,
-    Ended,
-    Launcher,
-    eventually,
-    weights,
-    write_job,
-)
+from tests.job import LAST_STEP, SAMPLES, SEED, Ended, Launcher, weights, write_job
 from tests.killing import orphans
+from tests.trouble import (
+    FORWARD_S,
+    SAVED_BEFORE,
+    assert_nothing_lost,
+    flip_bit,
+    make_launcher,
+    move,
+    told,
+    trouble,
+)
 
 pytestmark = pytest.mark.integration
-
-FORWARD_S = 0.02
-SAVED_BEFORE = 8
-"""The newest checkpoint when something happens in step 11."""
-
-
-def make_launcher(folder: Path, **changes: Any) -> Launcher:
-    changes.setdefault("model__args", {"forward_s": FORWARD_S})
-    return Launcher(write_job(folder, **changes))
-
-
-def trouble(what: str, *, step: int = 11) -> dict[str, Any]:
-    """Arguments of a model that gets rank 1 into trouble."""
-    return {"forward_s": FORWARD_S, "trouble": {"what": what, "forward": step, "rank": 1}}
-
-
-def assert_nothing_lost(launcher: Launcher) -> None:
-    """What was saved before step 11 is whole, and no process is left."""
-    assert launcher.steps() == [4, SAVED_BEFORE]
-    for step in launcher.steps():
-        assert not checkpoint.find_damage(launcher.run_dir, rundir.checkpoint_name(step))
-    assert orphans(launcher) == []
-
-
-def told(ended: Ended) -> str:
-    """The one line that a command ended with."""
-    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, ended.stderr
-    return lines[0].removeprefix("error: ")
-
-
-def flip_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-
-
-def move(launcher: Launcher, folder: Path) -> Launcher:
-    """A copy of a job and its runs."""
-    shutil.copytree(launcher.folder, folder, dirs_exist_ok=True)
-    return Launcher(folder / "job.yaml")
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    with make_launcher(tmp_path_factory.mktemp("unbroken")) as launcher:
-        assert launcher.run().exit_code == 0
-        yield launcher
-
-
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Launcher, Ended]]:
-    """A run that Ctrl-C ended in the middle."""
-    with make_launcher(tmp_path_factory.mktemp("stopped")) as launcher:
-        command = launcher.start_run()
-        launcher.reach(10)
-        command.interrupt()
-        yield launcher, command.wait()
 
 
 @pytest.mark.parametrize(
@@ -128,11 +65,11 @@ def test_an_argument_that_the_target_does_not_take_is_the_specs_mistake(tmp_path
     assert "Traceback" not in ended.stderr
 
 
-def test_a_run_that_does_not_exist_is_said_to(unbroken: Launcher) -> None:
-    ended = unbroken.start("resume", "no-such-run").wait()
+def test_a_run_that_does_not_exist_is_said_to(unbroken_run: Launcher) -> None:
+    ended = unbroken_run.start("resume", "no-such-run").wait()
     assert ended.exit_code == 22
     assert told(ended) == (
-        f"no run no-such-run in {unbroken.storage}; `launcher ls` lists them, "
+        f"no run no-such-run in {unbroken_run.storage}; `launcher ls` lists them, "
         "--storage looks elsewhere"
     )
 
@@ -164,7 +101,7 @@ def test_a_loss_that_becomes_nan_ends_the_run_before_it_is_saved(tmp_path: Path)
         assert "Traceback" not in ended.stderr
         assert_nothing_lost(launcher)
         newest = launcher.run_dir.local(rundir.checkpoint_name(SAVED_BEFORE))
-        model = load_file(newest / checkpoint.tensor_file("model"))
+        model = load_file(newest / rundir.tensor_file("model"))
         assert all(bool(torch.isfinite(tensor).all()) for tensor in model.values())
 
 
@@ -209,56 +146,10 @@ def test_a_hang_is_ended_with_the_stack_of_every_rank_in_its_log(step: int, tmp_
         assert orphans(launcher) == []
 
 
-def test_a_rank_that_is_killed_takes_the_others_and_their_workers_along_within_a_second(
-    tmp_path: Path,
-) -> None:
-    with make_launcher(tmp_path, data__loader={"num_workers": 2}, retries__node_loss=0) as launcher:
-        command = launcher.start_run()
-        launcher.reach(10)
-        ranks = launcher.ranks()
-        everyone = [*ranks, *(child for rank in ranks for child in rank.children(recursive=True))]
-        assert len(everyone) >= 6
-        ranks[1].kill()
-        eventually(lambda: not set(everyone) & set(launcher.processes()), timeout_s=1.0)
-        ended = command.wait()
-        assert ended.exit_code == 13
-        assert ended.error["message"] == "rank 1: killed by SIGKILL"
-        assert "Traceback" not in ended.stderr
-        assert orphans(launcher) == []
-
-
-def test_a_launcher_that_is_killed_leaves_nobody_behind(tmp_path: Path) -> None:
-    with make_launcher(tmp_path, data__loader={"num_workers": 2}) as launcher:
-        command = launcher.start_run()
-        launcher.reach(5)
-        assert len(launcher.processes()) >= 8
-        command.process.kill()
-        eventually(lambda: not launcher.processes(), timeout_s=1.0)
-        shown = launcher.start("show", "@last", "-o", "json").wait()
-        assert shown.outcome["outcome"]["status"] == "lost"
-
-
-def test_ctrl_c_saves_the_step_it_is_in_and_a_resume_goes_on_to_the_same_bits(
-    stopped: tuple[Launcher, Ended], unbroken: Launcher, tmp_path: Path
-) -> None:
-    launcher, ended = stopped
-    assert ended.exit_code == 20
-    assert ended.outcome["status"] == "stopped"
-    assert ended.outcome["error"] is None
-    step = ended.outcome["step"]
-    assert 10 <= step < LAST_STEP
-    assert launcher.steps()[-1] == step
-    assert ended.outcome["checkpoint"] == launcher.run_dir.path(rundir.checkpoint_name(step))
-    assert orphans(launcher) == []
-    with move(launcher, tmp_path) as copy:
-        assert copy.resume().exit_code == 0
-        assert weights(copy.run_dir) == weights(unbroken.run_dir)
-
-
 def test_a_corrupted_newest_checkpoint_is_passed_over_aloud(
-    stopped: tuple[Launcher, Ended], unbroken: Launcher, tmp_path: Path
+    stopped_run: tuple[Launcher, Ended], unbroken_run: Launcher, tmp_path: Path
 ) -> None:
-    with move(stopped[0], tmp_path) as launcher:
+    with move(stopped_run[0], tmp_path) as launcher:
         *_, older, newest = map(rundir.checkpoint_name, launcher.steps())
         flip_bit(launcher.run_dir.local(f"{newest}/model.safetensors"))
         ended = launcher.resume()
@@ -267,13 +158,13 @@ def test_a_corrupted_newest_checkpoint_is_passed_over_aloud(
         assert ended.stderr.count(f"passed over: {reason}") == 1
         assert [event["reason"] for event in launcher.events("passed_over")] == [reason]
         assert launcher.events("attempt")[-1]["checkpoint"] == older
-        assert weights(launcher.run_dir) == weights(unbroken.run_dir)
+        assert weights(launcher.run_dir) == weights(unbroken_run.run_dir)
 
 
 def test_without_a_checkpoint_to_trust_nothing_starts_and_nothing_is_deleted(
-    stopped: tuple[Launcher, Ended], tmp_path: Path
+    stopped_run: tuple[Launcher, Ended], tmp_path: Path
 ) -> None:
-    with move(stopped[0], tmp_path) as launcher:
+    with move(stopped_run[0], tmp_path) as launcher:
         steps = launcher.steps()
         for step in steps:
             flip_bit(launcher.run_dir.local(f"{rundir.checkpoint_name(step)}/state.json"))
@@ -281,70 +172,6 @@ def test_without_a_checkpoint_to_trust_nothing_starts_and_nothing_is_deleted(
         assert ended.exit_code == 3
         assert told(ended).startswith("no checkpoint of this run can be trusted: ")
         assert launcher.steps() == steps
-
-
-def test_a_run_that_is_training_is_left_alone_until_it_is_told_to_stop(tmp_path: Path) -> None:
-    with make_launcher(tmp_path, model__args={"forward_s": 0.15}) as launcher:
-        command = launcher.start_run()
-        launcher.reach(1)
-        second = launcher.resume()
-        assert second.exit_code == 3
-        run_id, pid = launcher.run_dir.run_id, command.process.pid
-        assert told(second).startswith(f"{run_id} is being trained by process {pid} on ")
-        stop = launcher.start("stop", run_id)
-        ended = command.wait()
-        assert ended.exit_code == 20
-        assert launcher.steps()[-1] == ended.outcome["step"]
-        assert stop.wait().exit_code == 0
-        assert orphans(launcher) == []
-
-
-def test_ctrl_c_twice_ends_at_once_and_leaves_nobody(tmp_path: Path) -> None:
-    with make_launcher(
-        tmp_path,
-        data__loader={"num_workers": 2},
-        model__args=trouble("hang"),  # so that the first one cannot be obeyed
-    ) as launcher:
-        command = launcher.start_run()
-        launcher.reach(9)
-        interrupt_twice(command)
-        started = time.monotonic()
-        ended = command.wait()
-        assert ended.exit_code == 20
-        assert ended.outcome["status"] == "stopped"
-        assert time.monotonic() - started < 5
-        assert_nothing_lost(launcher)
-
-
-def interrupt_twice(command: Command) -> None:
-    command.interrupt()
-    eventually(lambda: "stopping after this step" in command.stderr)
-    command.interrupt()
-
-
-def test_a_terminal_that_is_closed_is_a_wish_to_stop_with_a_checkpoint(tmp_path: Path) -> None:
-    master, slave = pty.openpty()
-    with make_launcher(tmp_path, model__args={"forward_s": 0.1}) as launcher:
-        command = launcher.start("run", str(launcher.spec), terminal=slave)
-        os.close(slave)
-        launcher.reach(3)
-        os.close(master)
-        for _ in range(2):  # by the kernel, and by the shell
-            command.process.send_signal(signal.SIGHUP)
-        assert command.wait().exit_code == 20
-        assert launcher.steps()[-1] == launcher.rows()[-1]["step"] < LAST_STEP
-
-
-@pytest.mark.parametrize("world_size", [1, 2])
-def test_ctrl_c_before_the_first_step_is_a_stop_too(world_size: int, tmp_path: Path) -> None:
-    with make_launcher(tmp_path, resources__world_size=world_size) as launcher:
-        command = launcher.start_run()
-        eventually(lambda: launcher.events("attempt"))
-        command.interrupt()
-        ended = command.wait()
-        assert ended.exit_code == 20
-        assert ended.outcome["status"] == "stopped"
-        assert ended.outcome["step"] <= 2  # ranks agree on a stop one step after the wish
 
 
 @pytest.fixture
@@ -364,7 +191,7 @@ def mount(*arguments: str) -> bool:
 
 
 def test_a_full_or_read_only_disk_loses_nothing_and_a_resume_goes_on_when_there_is_room(
-    small_disk: Path, unbroken: Launcher, tmp_path: Path
+    small_disk: Path, unbroken_run: Launcher, tmp_path: Path
 ) -> None:
     spec = write_job(
         tmp_path,
@@ -390,7 +217,7 @@ def test_a_full_or_read_only_disk_loses_nothing_and_a_resume_goes_on_when_there_
         assert launcher.resume().exit_code == 0
         assert [row["step"] for row in launcher.rows()] == list(range(1, LAST_STEP + 1))
         assert launcher.events("attempt")[-1]["checkpoint"].endswith(f"{SAVED_BEFORE:08d}")
-        assert last_loss(launcher) == last_loss(unbroken)
+        assert last_loss(launcher) == last_loss(unbroken_run)
 
 
 def assert_says_what_to_do(message: str) -> None:

@@ -1,0 +1,93 @@
+"""The commands that read runs say what the run directories hold, and exit as they should."""
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from launcher import lock, rundir
+from launcher.cli import launcher
+from launcher.rundir import RunDir
+from tests.plans import make_plan
+
+RUN_ID = "digits-20261122-134501-3fa9"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDir:
+    """A run that was cut off at step 2, in the `runs` of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    run_dir = rundir.create(str(tmp_path / "runs"), RUN_ID)
+    run_dir.write(rundir.SPEC, b"name: digits\n")
+    run_dir.write_json(rundir.PLAN, make_plan().model_dump(mode="json"))
+    for step in (1, 2):
+        run_dir.append(rundir.METRICS, {"step": step, "epoch": 1, "time": 0.0, "loss": 0.5})
+    print_log(run_dir, attempt=1, text="hello\nno end")
+    return run_dir
+
+
+def print_log(run_dir: RunDir, *, attempt: int, text: str) -> None:
+    log = run_dir.local(rundir.rank_log(attempt, 0))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(text)
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(launcher, arguments, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("reference", [RUN_ID, "digits-2026", "@last", f"runs/{RUN_ID}"])
+def test_a_run_is_found_by_id_prefix_path_and_as_the_last(run_dir: RunDir, reference: str) -> None:
+    document = json.loads(call("show", reference, "-o", "json").stdout)
+    assert document["outcome"]["run_dir"] == run_dir.path()
+    assert (document["outcome"]["status"], document["outcome"]["step"]) == ("lost", 2)
+
+
+def test_a_run_is_found_from_inside_its_folder(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run_dir.local())
+    assert call("show", ".").stdout.startswith(f"{RUN_ID} lost at step 2")
+
+
+def test_logs_are_printed_to_their_last_byte(run_dir: RunDir) -> None:
+    assert call("logs", run_dir.run_id).stdout == "hello\nno end\n"
+
+
+def test_followed_logs_go_on_with_the_next_attempt(run_dir: RunDir) -> None:
+    shown: list[str] = []
+    with lock.held(run_dir):
+        follower = threading.Thread(
+            target=lambda: shown.append(call("logs", "@last", "--follow").stdout)
+        )
+        follower.start()
+        print_log(run_dir, attempt=2, text="again\n")
+    follower.join(30.0)
+    assert shown[0].endswith("again\n")
+
+
+def test_stop_of_a_run_that_is_not_training_says_how_it_stands(run_dir: RunDir) -> None:
+    stopped = call("stop", run_dir.run_id, "-o", "json")
+    assert stopped.exit_code == 0
+    assert json.loads(stopped.stdout)["status"] == "lost"
+
+
+def test_a_wait_that_times_out_exits_with_21(run_dir: RunDir) -> None:
+    with lock.held(run_dir):
+        waited = CliRunner().invoke(launcher, ["wait", "@last", "--timeout", "0", "-o", "json"])
+    assert waited.exit_code == 21
+    assert json.loads(waited.stdout)["status"] == "running"
+
+
+def test_nobody_listening_does_not_turn_a_failure_into_a_success(run_dir: RunDir) -> None:
+    command = [sys.executable, "-m", "launcher", "wait", run_dir.run_id, "-o", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stderr.close()
+        assert process.wait(30.0) == 13
