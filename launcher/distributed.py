@@ -38,8 +38,9 @@ class Rendezvous:
 
     address: str
     port: int
-    listen_fd: int
-    """A socket that listens on the port already, inherited by the ranks: nobody can take it."""
+    listen_fd: int | None
+    """On rank 0's host a socket that listens there already, inherited by the ranks: nobody can
+    take the port. None on other hosts."""
 
 
 def join_process_group(

@@ -11,7 +11,7 @@ from typing import Any
 
 from launcher import checkpoint, lock, metrics, rundir
 from launcher.contracts import Attempt, Engine, StopRequest
-from launcher.engines import EngineName, open_engine
+from launcher.engines import EngineChoice, EngineName, open_engine
 from launcher.errors import ExitCode, StorageError
 from launcher.history import attempts, newest_checkpoint
 from launcher.outcome import AttemptEnd, Failure, Outcome
@@ -39,7 +39,7 @@ def conduct(
     plan: RunPlan,
     description: Description,
     *,
-    engine_name: EngineName,
+    engine: EngineChoice,
     stop: StopRequest,
     audience: Audience,
 ) -> Outcome:
@@ -51,13 +51,13 @@ def conduct(
     with lock.held(run_dir) as lock_fd:
         run_dir.remove(rundir.STOP)
         run_dir.remove(rundir.OUTCOME)
-        with open_engine(engine_name, plan, lock_fd=lock_fd) as engine:  # imports torch meanwhile
+        with open_engine(engine, plan, lock_fd=lock_fd) as opened:  # imports torch meanwhile
             _describe(run_dir, plan, description)
             with (
                 tracked(run_dir, plan, stop=stop),
                 Watch(run_dir, stop=stop, audience=audience) as watch,
             ):
-                run = _Run(run_dir, plan, engine, engine_name=engine_name, watch=watch, stop=stop)
+                run = _Run(run_dir, plan, opened, name=engine.name, watch=watch, stop=stop)
                 outcome = run.outcome(_attempts(run))
                 with contextlib.suppress(StorageError):  # what is returned says it all the same
                     run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
@@ -97,14 +97,14 @@ class _Run:
         plan: RunPlan,
         engine: Engine,
         *,
-        engine_name: EngineName,
+        name: EngineName,
         watch: Watch,
         stop: StopRequest,
     ) -> None:
         self._run_dir = run_dir
         self._plan = plan
         self._engine = engine
-        self._engine_name = engine_name
+        self._engine_name = name
         self._watch = watch
         self._stop = stop
         self._number = max(attempts(run_dir), default=0)
@@ -117,6 +117,9 @@ class _Run:
             self._event("attempt", engine=self._engine_name, checkpoint=attempt.checkpoint)
             end = self._engine.run(attempt, stop=self._stop)
             self._watch.catch_up()
+            if end.to_resize:
+                self._event("resize")
+                continue
             if end.failure is None:
                 return end
             start_step = rundir.checkpoint_step(attempt.checkpoint)

@@ -46,6 +46,12 @@ class PreflightError(LauncherError):
     exit_code = ExitCode.PREFLIGHT
 
 
+class ClusterError(LauncherError):
+    """The cluster cannot be reached, or refused us."""
+
+    exit_code = ExitCode.CLUSTER
+
+
 class StorageError(LauncherError):
     """The storage is full, read-only or unreadable; whatever was committed to it is untouched."""
 

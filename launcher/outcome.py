@@ -9,13 +9,26 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from launcher.errors import ExitCode
 
-Kind = Literal["spec", "storage", "user_code", "out_of_memory", "hang", "lost", "diverged", "bug"]
+Kind = Literal[
+    "spec",
+    "storage",
+    "cluster",
+    "no_capacity",
+    "user_code",
+    "out_of_memory",
+    "hang",
+    "lost",
+    "diverged",
+    "bug",
+]
 Status = Literal["succeeded", "failed", "stopped", "running", "lost"]
 """`lost`: its launcher was killed; the run can be resumed."""
 
 _EXIT_CODES: dict[Kind, ExitCode] = {
     "spec": ExitCode.SPEC,
     "storage": ExitCode.PREFLIGHT,
+    "cluster": ExitCode.CLUSTER,
+    "no_capacity": ExitCode.NO_CAPACITY,
     "user_code": ExitCode.USER_CODE,
     "out_of_memory": ExitCode.OUT_OF_MEMORY,
     "hang": ExitCode.HANG,
@@ -48,6 +61,8 @@ class AttemptEnd(BaseModel):
 
     status: Status
     failure: Failure | None = None
+    to_resize: bool = False
+    """It was stopped only to go on with another number of ranks."""
 
 
 class Outcome(BaseModel):

@@ -103,6 +103,9 @@ class Ranks(Frozen):
     """The processes that train together."""
 
     world_size: int
+    min_world_size: int
+    max_world_size: int
+    """An attempt on a cluster takes as many ranks in this range as there is room for."""
     device: Literal["cpu", "cuda"]
     backend: Literal["gloo", "nccl"]
     threads_per_rank: int

@@ -8,6 +8,18 @@ from typing import Any
 from launcher.plan import RunPlan
 
 
+def ranks(world_size: int) -> dict[str, Any]:
+    """So many ranks of one thread on CPUs."""
+    return {
+        "world_size": world_size,
+        "min_world_size": world_size,
+        "max_world_size": world_size,
+        "device": "cpu",
+        "backend": "gloo",
+        "threads_per_rank": 1,
+    }
+
+
 def make_plan(**overrides: Any) -> RunPlan:
     """The plan of `digits-20261122-134501-3fa9`; a keyword replaces a whole field."""
     call = {"target": "torch.nn:Identity", "args": {}}
@@ -37,7 +49,7 @@ def make_plan(**overrides: Any) -> RunPlan:
         "loader": {"num_workers": 0, "prefetch_factor": 2, "pin_memory": False},
         "evaluation": {"every_steps": 5, "metrics": [], "perplexity": False},
         "strategy": {"name": "ddp", "find_unused_parameters": False},
-        "ranks": {"world_size": 2, "device": "cpu", "backend": "gloo", "threads_per_rank": 1},
+        "ranks": ranks(2),
         "checkpoint": {"every_steps": 5, "keep_last": 2},
         "retries": {"node_loss": 3, "crash": 1, "hang": 1, "hang_timeout_s": 600},
         "tracking": [],

@@ -38,7 +38,7 @@ OWNERS = {
     "safetensors": {"saving"},
     "pynvml": {"resources"},
     "fcntl": {"lock"},
-    "ray": set(),
+    "ray": {"engines"},
     "deepspeed": set(),
 }
 ENVIRONMENT_READERS = {"distributed", "resources"}

@@ -10,6 +10,7 @@ import pytest
 
 from launcher import driver, rundir
 from launcher.contracts import Attempt, Engine, StopRequest
+from launcher.engines import EngineChoice
 from launcher.outcome import AttemptEnd, Failure, Kind, Outcome
 from launcher.resources import this_host
 from launcher.rundir import RunDir
@@ -66,7 +67,7 @@ class Run:
             self.run_dir,
             self.plan,
             driver.Description("name: digits\n", (), this_host(), datetime.now(UTC)),
-            engine_name="local",
+            engine=EngineChoice("local"),
             stop=StopRequest(),
             audience=Silence(),
         )

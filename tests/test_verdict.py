@@ -1,15 +1,13 @@
 """From how the ranks ended follows which one is to blame, and what the attempt came to."""
 
 import signal
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launcher.engines.verdict import RankEnd, tail, verdict
+from launcher.engines.protocol import RankEnd
+from launcher.engines.verdict import verdict
 from launcher.outcome import AttemptEnd, Failure, Kind, Status
-
-NO_LOG = Path("/nowhere/rank.log")
 
 
 def says(kind: Kind, rank: int) -> AttemptEnd:
@@ -19,7 +17,7 @@ def says(kind: Kind, rank: int) -> AttemptEnd:
 
 def rank_end(rank: int, report: AttemptEnd | Status | None = "succeeded", **known: Any) -> RankEnd:
     """A rank that finished, unless said otherwise."""
-    values = {"exit_status": 0, "died": 10.0 + rank, "killed_by_us": False, "log": NO_LOG}
+    values = {"exit_status": 0, "died": 10.0 + rank, "killed_by_us": False}
     said = AttemptEnd(status=report) if isinstance(report, str) else report
     return RankEnd(rank=rank, report=said, **(values | known))
 
@@ -100,18 +98,16 @@ def test_a_crash_in_native_code_is_the_users_code_and_not_a_loss() -> None:
     assert failure.message == "rank 1: crashed with SIGSEGV"
 
 
-def test_a_hang_names_the_rank_that_is_behind_and_shows_its_stack(tmp_path: Path) -> None:
-    log = tmp_path / "rank.log"
-    log.write_text("Current thread 0x0 (most recent call first):\n")
-    hung = rank_end(1, None, exit_status=-signal.SIGKILL, killed_by_us=True, log=log)
+def test_a_hang_names_the_rank_that_is_behind_and_shows_its_stack() -> None:
+    stack = "Current thread 0x0 (most recent call first):"
+    hung = rank_end(1, None, exit_status=-signal.SIGKILL, killed_by_us=True, last_lines=stack)
     failure = blame(rank_end(0, None, killed_by_us=True), hung, hung_rank=1)
     assert failure.kind == "hang"
     assert failure.message == "rank 1: no rank made progress for 60 s; rank 1 is behind"
-    assert failure.traceback == "Current thread 0x0 (most recent call first):"
+    assert failure.traceback == stack
 
 
-def test_the_tail_is_the_last_lines_whatever_bytes_they_are(tmp_path: Path) -> None:
-    log = tmp_path / "rank.log"
-    log.write_bytes(b"\xff line\n" * 5000)
-    assert tail(log).splitlines() == ["\ufffd line"] * 20
-    assert tail(NO_LOG) == ""
+def test_a_rank_that_went_with_its_host_is_lost_in_the_hosts_words() -> None:
+    gone = rank_end(1, None, exit_status=-signal.SIGKILL, lost_with="host b was lost")
+    failure = blame(rank_end(0, says("lost", 0)), gone)
+    assert (failure.kind, failure.message) == ("lost", "rank 1: host b was lost")

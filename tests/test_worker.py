@@ -16,7 +16,7 @@ from launcher.distributed import Rank
 from launcher.outcome import AttemptEnd
 from launcher.rundir import RunDir
 from launcher.worker import Place, run_rank
-from tests.plans import make_plan
+from tests.plans import make_plan, ranks
 
 
 def task(model: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class OneRank:
         values = {
             "task": task(),
             "train": train(),
-            "ranks": {"world_size": 1, "device": "cpu", "backend": "gloo", "threads_per_rank": 1},
+            "ranks": ranks(1),
             **plan,
         }
         self._beats = 0

@@ -24,7 +24,7 @@ from launcher.cli.asking import (
 from launcher.cli.console import open_console
 from launcher.cli.interrupting import interruptible
 from launcher.cli.wording import outcome_text
-from launcher.engines import EngineName, default_engine
+from launcher.engines import EngineChoice, EngineName, default_engine
 from launcher.errors import SpecError
 from launcher.outcome import Outcome
 from launcher.plan import RunPlan
@@ -34,10 +34,11 @@ from launcher.rundir import RunDir
 def engine_option(command: Any) -> Any:
     return click.option(
         "--engine",
-        type=click.Choice(["inline", "local"]),
+        type=click.Choice(["inline", "local", "ray"]),
         default=None,
         help="inline: the one rank runs in this process, where a debugger reaches it. "
-        "local: each rank is a process.  [default: inline for one rank, else local]",
+        "local: each rank is a process. ray: the same on a private Ray.  "
+        "[default: inline for one rank, else local]",
     )(command)
 
 
@@ -54,9 +55,9 @@ def run(
     Ctrl-C finishes the step, saves and ends; a second one ends at once.
     """
     asked = plan_spec(spec, overrides=overrides, storage=storage)
-    name = _engine(engine, asked.plan)
+    choice = _engine(engine, asked.plan)
     run_dir = rundir.create(asked.plan.storage, asked.plan.run_id)
-    _train(run_dir, asked, overrides, name, output=output)
+    _train(run_dir, asked, overrides, choice, output=output)
 
 
 @click.command()
@@ -95,7 +96,7 @@ def _train(
     run_dir: RunDir,
     asked: Asked,
     overrides: tuple[str, ...],
-    engine_name: EngineName,
+    engine: EngineChoice,
     *,
     output: str,
 ) -> NoReturn:
@@ -103,7 +104,7 @@ def _train(
     say(f"run {run_dir.run_id} in {run_dir.path()}")
     for warning in asked.plan.warnings:
         say(f"warning: {warning}")
-    with open_console(live=engine_name != "inline") as console, interruptible() as stop:
+    with open_console(live=engine.name != "inline") as console, interruptible() as stop:
         outcome = driver.conduct(
             run_dir,
             asked.plan,
@@ -113,7 +114,7 @@ def _train(
                 resources=asked.resources,
                 now=datetime.now(UTC),
             ),
-            engine_name=engine_name,
+            engine=engine,
             stop=stop,
             audience=console,
         )
@@ -127,10 +128,10 @@ def _report(outcome: Outcome, *, output: str, trained: bool = True) -> NoReturn:
     sys.exit(outcome.exit_code)
 
 
-def _engine(asked: str | None, plan: RunPlan) -> EngineName:
+def _engine(asked: str | None, plan: RunPlan) -> EngineChoice:
     if asked == "inline" and plan.ranks.world_size > 1:
         raise SpecError(
             f"--engine inline runs one rank, and resources.world_size is {plan.ranks.world_size}; "
             "add --set resources.world_size=1"
         )
-    return cast(EngineName, asked) if asked else default_engine(plan)
+    return EngineChoice(cast(EngineName, asked)) if asked else default_engine(plan)

@@ -47,18 +47,17 @@ def _sum_over_two_ranks() -> float:
 
     listener = socket.create_server(("127.0.0.1", 0))
     address, port = listener.getsockname()
-    meeting = Rendezvous(address, port, listener.detach())
     peer = os.fork()
     if peer == 0:
         try:
             die_with_parent()
-            os.close(meeting.listen_fd)
-            _add(rank=1, meeting=meeting)
+            listener.close()
+            _add(rank=1, meeting=Rendezvous(address, port, None))
             signal.pause()
         finally:
             os._exit(1)
     try:
-        return _add(rank=0, meeting=meeting)
+        return _add(rank=0, meeting=Rendezvous(address, port, listener.detach()))
     finally:
         os.kill(peer, signal.SIGKILL)
         os.waitpid(peer, 0)

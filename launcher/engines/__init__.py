@@ -1,22 +1,39 @@
-"""What starts the processes of a run: `inline` in this process, `local` on this host."""
+"""What starts the processes of a run: in this process, on this host, or on a Ray cluster."""
 
+import math
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from typing import Literal
 
 from launcher.contracts import Engine
 from launcher.plan import RunPlan
 
-EngineName = Literal["inline", "local"]
+EngineName = Literal["inline", "local", "ray"]
 
 
-def default_engine(plan: RunPlan) -> EngineName:
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which engine, and for `ray` which cluster."""
+
+    name: EngineName
+    address: str = ""
+    """Of the cluster's head; empty: a private Ray on this machine."""
+    code_is_here: bool = False
+    """Ray has brought the job's code to the working directory of each of its processes."""
+    wait_timeout_s: float = math.inf
+    """How long an attempt waits for room."""
+
+
+def default_engine(plan: RunPlan) -> EngineChoice:
     """One rank runs in this process, where a debugger reaches it; several get processes."""
-    return "inline" if plan.ranks.world_size == 1 else "local"
+    return EngineChoice("inline" if plan.ranks.world_size == 1 else "local")
 
 
-def open_engine(name: EngineName, plan: RunPlan, *, lock_fd: int) -> AbstractContextManager[Engine]:
-    """The engine of that name, closed with its `with`."""
-    match name:
+def open_engine(
+    choice: EngineChoice, plan: RunPlan, *, lock_fd: int
+) -> AbstractContextManager[Engine]:
+    """The engine that was chosen, closed with its `with`."""
+    match choice.name:
         case "inline":
             from launcher.engines.inline import InlineEngine
 
@@ -25,3 +42,14 @@ def open_engine(name: EngineName, plan: RunPlan, *, lock_fd: int) -> AbstractCon
             from launcher.engines.local import LocalEngine
 
             return closing(LocalEngine(plan, lock_fd=lock_fd))
+        case "ray":
+            from launcher.engines.ray import RayEngine
+
+            return closing(
+                RayEngine(
+                    plan,
+                    address=choice.address,
+                    code_is_here=choice.code_is_here,
+                    wait_timeout_s=choice.wait_timeout_s,
+                )
+            )

@@ -4,6 +4,7 @@ What that costs: a crash of the process is a crash of the launcher, so nothing i
 """
 
 import contextlib
+import multiprocessing
 import sys
 from collections.abc import Iterator
 from typing import TextIO
@@ -48,7 +49,10 @@ class InlineEngine:
             )
 
     def close(self) -> None:
-        """Nothing was started."""
+        """Ends loader workers, as `multiprocessing` does at exit by a signal that they ignore."""
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
 
 
 class _Tee:

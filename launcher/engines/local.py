@@ -4,19 +4,19 @@ That process (`zygote`) has imported torch and nothing else happened in it, so f
 and safe, at a restart as well. This side never imports torch.
 """
 
-import contextlib
-import json
-import selectors
-import subprocess
-import sys
-from typing import IO, cast
+import time
+from collections.abc import Iterable
 
 from launcher.contracts import Attempt, StopRequest
+from launcher.engines.coordination import Coordination, Post
+from launcher.engines.protocol import Start
+from launcher.engines.zygote_process import ZygoteProcess
 from launcher.outcome import AttemptEnd, Failure
 from launcher.plan import RunPlan
-from launcher.resources import inherited_environment
 
 _POLL_S = 0.2
+_POLL_DYING_S = 0.02
+_WATCHER = "the process that watches the ranks"
 
 
 class LocalEngine:
@@ -32,77 +32,63 @@ class LocalEngine:
         self._zygote = self._start_zygote()
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
-        if self._zygote.returncode is not None:
+        if self._zygote.gone:
             self._zygote = self._start_zygote()
-        self._send("start", **_as_json(attempt))
+        coordination = Coordination([whole(attempt)])
+        self._send(coordination.begin())
         try:
-            line = self._wait_for_end(stop)
+            self._follow(coordination, stop)
         except KeyboardInterrupt:
             self.close()
             return AttemptEnd(status="stopped")
-        if not line:
-            self.close()
-            return _lost(self._zygote.returncode)
-        return AttemptEnd.model_validate_json(line)
+        return self._own_failure() or coordination.end()
 
-    def _wait_for_end(self, stop: StopRequest) -> bytes:
+    def _own_failure(self) -> AttemptEnd | None:
+        """A zygote that was not killed ended by a bug of ours; its log says which."""
+        code = self._zygote.exit_code
+        if code is None or code < 0:
+            return None
+        failure = Failure(kind="bug", rank=0, message=f"{_WATCHER} ended with code {code}")
+        return AttemptEnd(status="failed", failure=failure)
+
+    def _follow(self, coordination: Coordination, stop: StopRequest) -> None:
+        """Returns when every rank is gone."""
         asked = False
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._stdout, selectors.EVENT_READ)
-            while not selector.select(_POLL_S):
-                if stop.graceful.is_set() and not asked:
-                    self._send("stop")
-                    asked = True
-        return self._stdout.readline()
+        while not coordination.over:
+            now = time.monotonic()
+            if stop.graceful.is_set() and not asked:
+                asked = True
+                self._send(coordination.stop())
+            for news in self._zygote.hear(
+                timeout_s=_POLL_DYING_S if coordination.dying else _POLL_S
+            ):
+                self._send(coordination.hear(0, news, now=now))
+            self._send(coordination.tick(now=now))
+            if self._zygote.gone:
+                self._send(coordination.lose(0, f"{_WATCHER} was killed", now=now))
 
     def close(self) -> None:
-        """End of input is what the other side ends at, with all its ranks."""
-        with contextlib.suppress(BrokenPipeError):  # it was gone before it read everything
-            self._stdin.close()
-        self._zygote.wait()
-        self._stdout.close()
+        self._zygote.close()
 
-    def _start_zygote(self) -> "subprocess.Popen[bytes]":
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "launcher.engines.zygote"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[self._lock_fd],
-            start_new_session=True,
-            env=inherited_environment(OMP_NUM_THREADS=str(self._threads_per_rank)),
+    def _start_zygote(self) -> ZygoteProcess:
+        return ZygoteProcess(
+            environment={"OMP_NUM_THREADS": str(self._threads_per_rank)}, keep_open=[self._lock_fd]
         )
 
-    @property
-    def _stdin(self) -> IO[bytes]:
-        return cast(IO[bytes], self._zygote.stdin)
-
-    @property
-    def _stdout(self) -> IO[bytes]:
-        return cast(IO[bytes], self._zygote.stdout)
-
-    def _send(self, command: str, **values: object) -> None:
-        try:
-            self._stdin.write(json.dumps({"command": command, **values}).encode() + b"\n")
-            self._stdin.flush()
-        except BrokenPipeError:
-            return  # it is gone; its closed output says so to `run`
+    def _send(self, posts: Iterable[Post]) -> None:
+        for _, message in posts:
+            self._zygote.tell(message)
 
 
-def _lost(exit_code: int) -> AttemptEnd:
-    """The end of an attempt whose ranks nobody watched any more; they died with their parent."""
-    who = "the process that watches the ranks"
-    failure = (
-        Failure(kind="lost", rank=0, message=f"{who} was killed")
-        if exit_code < 0
-        else Failure(kind="bug", rank=0, message=f"{who} ended with code {exit_code}")
+def whole(attempt: Attempt) -> Start:
+    """All ranks of an attempt, on one host."""
+    return Start(
+        plan=attempt.plan,
+        run_dir=attempt.run_dir,
+        number=attempt.number,
+        checkpoint=attempt.checkpoint,
+        first_rank=0,
+        ranks=attempt.plan.ranks.world_size,
+        address="127.0.0.1",
+        port=0,
     )
-    return AttemptEnd(status="failed", failure=failure)
-
-
-def _as_json(attempt: Attempt) -> dict[str, object]:
-    return {
-        "plan": attempt.plan.model_dump(mode="json"),
-        "run_dir": attempt.run_dir,
-        "number": attempt.number,
-        "checkpoint": attempt.checkpoint,
-    }

@@ -1,24 +1,21 @@
-"""Forks the ranks of each attempt and watches them: what the zygote does, their only parent.
+"""Forks a host's ranks of each attempt and watches them: what the zygote does, their only parent.
 
-Commands come on stdin as JSON lines, the end of each attempt goes to stdout; what happens inside
-a rank is `rank_process`'s knowledge. When stdin ends, however it ended, every rank is killed.
+Messages of `protocol` come on stdin and go to stdout; what happens inside a rank is
+`rank_process`'s knowledge. When stdin ends, however it ended, every rank is killed.
 """
 
-import json
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-from launcher.contracts import Attempt
 from launcher.distributed import Rendezvous
 from launcher.engines import rank_process
-from launcher.engines.verdict import verdict
-from launcher.outcome import AttemptEnd
-from launcher.plan import RunPlan
+from launcher.engines.protocol import News, RankEnd, Start, parse_message
 from launcher.resources import oom_kill_count
 
 _POLL_S = 0.25
@@ -29,51 +26,69 @@ _LAST_WORDS_S = 0.3
 
 
 class Group:
-    """The ranks of one attempt. One that is done stays until all are: then all end at once."""
+    """The ranks of one attempt on this host. One that is done stays until it is told to end."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
+    def __init__(self, start: Start, *, tell: Callable[[News], None]) -> None:
+        self._start = start
+        self._tell = tell
         self._ranks: list[rank_process.RankProcess] = []
-        self._progress = rank_process.Progress(attempt.plan.ranks.world_size)
-        self._hang_timeout_s = attempt.plan.retries.hang_timeout_s
-        self._hung_rank: int | None = None
+        self._progress = rank_process.Progress(start.ranks)
+        self._hang_timeout_s = start.plan.retries.hang_timeout_s
+        self._state: Literal["moving", "stalled", "done"] = "moving"
         self._oom_kills = oom_kill_count()
         self._first_death = 0.0
 
     def start(self) -> None:
         """Forks every rank. They meet at a socket that listens before the first of them exists."""
-        world_size = self._attempt.plan.ranks.world_size
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            meeting = Rendezvous("127.0.0.1", listener.getsockname()[1], listener.fileno())
-            self._ranks = [
-                rank_process.fork(
-                    self._attempt, number=rank, rendezvous=meeting, progress=self._progress
-                )
-                for rank in range(world_size)
-            ]
+        start = self._start
+        if start.first_rank > 0:
+            self._fork_all(Rendezvous(start.address, start.port, None))
+            return
+        with socket.create_server((start.address, 0)) as listener:
+            port = listener.getsockname()[1]
+            self._fork_all(Rendezvous(start.address, port, listener.fileno()))
+        self._tell(News(state="listening", port=port))
+
+    def _fork_all(self, rendezvous: Rendezvous) -> None:
+        self._ranks = [
+            rank_process.fork(
+                self._start, local=local, rendezvous=rendezvous, progress=self._progress
+            )
+            for local in range(self._start.ranks)
+        ]
 
     def watch(self) -> None:
-        """Reaps what died; once one rank failed, or all are done, kills the rest."""
+        """Reaps what died; once one rank failed, kills the rest; tells what has changed."""
         for rank in self._ranks:
             rank.reap()
         ends = [rank.end() for rank in self._ranks]
         now = time.monotonic()
         if not self._first_death and any(end.failed for end in ends):
             self._first_death = now
-        if all(end.done for end in ends) or (
-            self._first_death and now - self._first_death > _LAST_WORDS_S
-        ):
+        if self._first_death and now - self._first_death > _LAST_WORDS_S:
             self.kill()
-        elif self._hung_rank is None and self._progress.stalled(self._hang_timeout_s, now=now):
-            self._hung_rank = self._progress.slowest(end.rank for end in ends if not end.done)
-            self._first_death = self._first_death or now
-            for rank in self._ranks:
-                rank.signal(rank_process.DUMP_STACKS)
+        state = self._state_of(ends, now=now)
+        if state != self._state:
+            self._state = state
+            self._tell(News(state=state, counts=self._counts(ends)))
+        if all(rank.status is not None for rank in self._ranks):
+            self._tell(self._end())
 
-    def stop(self) -> None:
-        """Asks every rank to save and end."""
+    def _state_of(
+        self, ends: Sequence[RankEnd], *, now: float
+    ) -> Literal["moving", "stalled", "done"]:
+        if all(end.done for end in ends):
+            return "done"
+        return "stalled" if self._progress.stalled(self._hang_timeout_s, now=now) else "moving"
+
+    def _counts(self, ends: Sequence[RankEnd]) -> dict[int, int]:
+        counts = zip(ends, self._progress.counts(), strict=True)
+        return {end.rank: count for end, count in counts if not end.done}
+
+    def signal(self, number: int) -> None:
+        """Signals every rank."""
         for rank in self._ranks:
-            rank.signal(rank_process.ASK_TO_STOP)
+            rank.signal(number)
 
     def kill(self) -> None:
         """Ends every rank and what it started."""
@@ -84,51 +99,58 @@ class Group:
     def poll_s(self) -> float:
         return _POLL_DYING_S if self._first_death else _POLL_S
 
-    @property
-    def over(self) -> bool:
-        return all(rank.status is not None for rank in self._ranks)
-
-    def end(self) -> AttemptEnd:
-        """How the attempt ended, once it is over."""
+    def _end(self) -> News:
         for rank in self._ranks:
             rank.kill()  # what a rank left running in its process group
-        return verdict(
-            [rank.end() for rank in self._ranks],
-            hung_rank=self._hung_rank,
-            hang_timeout_s=self._hang_timeout_s,
+        return News(
+            state="ended",
+            ends=tuple(
+                rank.end().model_copy(update={"last_lines": rank.last_lines()})
+                for rank in self._ranks
+            ),
             out_of_memory=oom_kill_count() > self._oom_kills,
         )
 
 
-def serve() -> None:
-    """Serves attempts until stdin ends."""
-    for polite in (signal.SIGINT, signal.SIGTERM):  # a batch system sends it to every process:
-        signal.signal(polite, signal.SIG_IGN)  # the launcher asks the ranks to stop
-    group: Group | None = None
-    commands = _Commands(sys.stdin.fileno())
-    try:
-        while not commands.ended:
-            for line in commands.read(timeout_s=group.poll_s if group else None):
-                group = _obey(json.loads(line), group)
-            if group is None:
-                continue
-            group.watch()
-            if group.over:
-                print(group.end().model_dump_json(), flush=True)  # noqa: T201  # the protocol
-                group = None
-    finally:
-        if group is not None:
-            group.kill()
+class Nursery:
+    """Obeys the engine, one attempt at a time."""
 
+    def __init__(self) -> None:
+        self._group: Group | None = None
 
-def _obey(command: dict[str, Any], group: Group | None) -> Group | None:
-    match command:
-        case {"command": "start", **values}:
-            group = Group(Attempt(**{**values, "plan": RunPlan.model_validate(values["plan"])}))
-            group.start()
-        case {"command": "stop"} if group:
-            group.stop()
-    return group
+    def serve(self) -> None:
+        """Serves attempts until stdin ends."""
+        for polite in (signal.SIGINT, signal.SIGTERM):  # a batch system sends it to every process:
+            signal.signal(polite, signal.SIG_IGN)  # the launcher asks the ranks to stop
+        commands = _Commands(sys.stdin.fileno())
+        try:
+            while not commands.ended:
+                for line in commands.read(timeout_s=self._group.poll_s if self._group else None):
+                    self._obey(line)
+                if self._group:
+                    self._group.watch()
+        finally:
+            if self._group:
+                self._group.kill()
+
+    def _obey(self, line: bytes) -> None:
+        command = parse_message(line)
+        if isinstance(command, Start):
+            self._group = Group(command, tell=self._tell)
+            self._group.start()
+        elif self._group:
+            match command.command:
+                case "stop":
+                    self._group.signal(rank_process.ASK_TO_STOP)
+                case "dump":
+                    self._group.signal(rank_process.DUMP_STACKS)
+                case "end":
+                    self._group.kill()
+
+    def _tell(self, news: News) -> None:
+        if news.state == "ended":
+            self._group = None
+        print(news.model_dump_json(), flush=True)  # noqa: T201  # the protocol
 
 
 class _Commands:

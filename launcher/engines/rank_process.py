@@ -12,14 +12,12 @@ import struct
 import sys
 import time
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from launcher import rundir
-from launcher.contracts import Attempt
 from launcher.distributed import (
     Rank,
     Rendezvous,
@@ -27,11 +25,13 @@ from launcher.distributed import (
     rank_environment,
     set_environment,
 )
-from launcher.engines.verdict import RankEnd
+from launcher.engines.protocol import RankEnd, Start
 from launcher.outcome import AttemptEnd
 from launcher.rundir import RunDir
 from launcher.worker import Place, run_rank
 
+_TAIL_LINES = 20
+_TAIL_BYTES = 16_384
 ASK_TO_STOP = signal.SIGTERM
 """Makes a rank save after its step and end."""
 NEWS = signal.SIGCHLD
@@ -46,7 +46,7 @@ class Progress:
     def __init__(self, ranks: int) -> None:
         self._memory = mmap.mmap(-1, 8 * ranks)
         self._format = struct.Struct(f"{ranks}Q")
-        self._seen = self._counts()
+        self._seen = self.counts()
         self._changed = time.monotonic()
 
     def beat(self, rank: int) -> None:
@@ -56,17 +56,13 @@ class Progress:
 
     def stalled(self, timeout_s: float, *, now: float) -> bool:
         """Whether no rank moved for too long. Until the first beat nothing counts."""
-        counts = self._counts()
+        counts = self.counts()
         if counts != self._seen or not any(counts):
             self._seen, self._changed = counts, now
         return now - self._changed >= timeout_s
 
-    def slowest(self, ranks: Iterable[int]) -> int:
-        """Of these ranks, the one that did least."""
-        counts = self._counts()
-        return min(ranks, key=lambda rank: counts[rank])
-
-    def _counts(self) -> tuple[int, ...]:
+    def counts(self) -> tuple[int, ...]:
+        """Pieces of work done, by local rank."""
         return self._format.unpack_from(self._memory)
 
 
@@ -94,8 +90,17 @@ class RankProcess:
             if self.report.endswith(b"\n")
             else None,
             killed_by_us=self.killed_by_us,
-            log=self.log,
         )
+
+    def last_lines(self) -> str:
+        """What it printed last."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(lines[-_TAIL_LINES:])
 
     def reap(self) -> None:
         """Takes its report and its exit status, if they are there."""
@@ -106,7 +111,7 @@ class RankProcess:
             while chunk := os.read(self.report_fd, 1 << 16):
                 self.report += chunk
         if pid:
-            self.status, self.died = os.waitstatus_to_exitcode(status), time.monotonic()
+            self.status, self.died = os.waitstatus_to_exitcode(status), time.time()
             os.close(self.report_fd)
 
     def signal(self, number: int) -> None:
@@ -122,11 +127,13 @@ class RankProcess:
         self.signal(signal.SIGKILL)
 
 
-def fork(
-    attempt: Attempt, *, number: int, rendezvous: Rendezvous, progress: Progress
-) -> RankProcess:
-    """Starts a rank. This process must have no other thread, and never have touched a GPU."""
-    log = RunDir(attempt.run_dir).local(rundir.rank_log(attempt.number, number))
+def fork(start: Start, *, local: int, rendezvous: Rendezvous, progress: Progress) -> RankProcess:
+    """Starts a rank, the `local`-th of this host.
+
+    This process must have no other thread, and never have touched a GPU.
+    """
+    number = start.first_rank + local
+    log = RunDir(start.run_dir).local(rundir.rank_log(start.number, number))
     log.parent.mkdir(parents=True, exist_ok=True)
     reader, writer = os.pipe()
     parent = os.getpid()
@@ -139,7 +146,7 @@ def fork(
         return RankProcess(number=number, pid=pid, report_fd=reader, log=log)
     try:
         _become_rank(log, parent=parent)
-        end = _run(attempt, number=number, rendezvous=rendezvous, progress=progress)
+        end = _run(start, local=local, rendezvous=rendezvous, progress=progress)
         os.write(writer, end.model_dump_json().encode() + b"\n")
         _flush()
         os.kill(parent, NEWS)
@@ -175,16 +182,14 @@ def _become_rank(log: Path, *, parent: int) -> None:
     faulthandler.register(DUMP_STACKS, all_threads=True)
 
 
-def _run(
-    attempt: Attempt, *, number: int, rendezvous: Rendezvous, progress: Progress
-) -> AttemptEnd:
-    ranks = attempt.plan.ranks
-    device = torch.device(ranks.device, number) if ranks.device == "cuda" else torch.device("cpu")
+def _run(start: Start, *, local: int, rendezvous: Rendezvous, progress: Progress) -> AttemptEnd:
+    ranks = start.plan.ranks
+    device = torch.device(ranks.device, local) if ranks.device == "cuda" else torch.device("cpu")
     rank = Rank(
-        rank=number,
+        rank=start.first_rank + local,
         world_size=ranks.world_size,
-        local_rank=number,
-        local_world_size=ranks.world_size,
+        local_rank=local,
+        local_world_size=start.ranks,
         device=device,
     )
     set_environment(rank_environment(rank, rendezvous=rendezvous, threads=ranks.threads_per_rank))
@@ -192,11 +197,11 @@ def _run(
     signal.signal(ASK_TO_STOP, lambda signum, _frame: stopping.append(signum))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {ASK_TO_STOP})
     return run_rank(
-        attempt,
+        start.attempt,
         Place(
             rank=rank,
             rendezvous=rendezvous if ranks.world_size > 1 else None,
             stop_wanted=lambda: bool(stopping),
-            beat=lambda: progress.beat(number),
+            beat=lambda: progress.beat(local),
         ),
     )

@@ -16,7 +16,7 @@ def main() -> None:
 
     gc.freeze()  # half a million objects that no collection of a rank need look at again
     gc.enable()
-    nursery.serve()
+    nursery.Nursery().serve()
     os._exit(0)  # taking torch down in good order would cost half a second
 
 

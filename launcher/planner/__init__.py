@@ -15,11 +15,12 @@ from launcher.planner.hardware import (
     plan_ranks,
 )
 from launcher.planner.problems import ALWAYS_MEASURED, PERPLEXITY, metric_name, problems
+from launcher.planner.resizing import resized, world_sizes
 from launcher.resources import Resources
 from launcher.spec import JobSpec, Target
 from launcher.spec import Resources as AskedResources
 
-__all__ = ["make_plan", "problems"]
+__all__ = ["make_plan", "problems", "resized", "world_sizes"]
 
 _MODEL_LOSS = "launcher.task:output_loss"
 _CONSTANT = "torch.optim.lr_scheduler:ConstantLR"

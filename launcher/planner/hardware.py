@@ -51,8 +51,11 @@ def plan_ranks(spec: JobSpec, resources: Resources, choices: Choices) -> planned
         choices.warnings.append(
             f"{size} ranks of {threads} threads share {resources.cores} cores; expect it slower"
         )
+    low, high = asked.world_size if isinstance(asked.world_size, list) else (size, size)
     return planned.Ranks(
         world_size=size,
+        min_world_size=low,
+        max_world_size=high,
         device="cuda" if gpus_per_rank else "cpu",
         backend="nccl" if gpus_per_rank else "gloo",
         threads_per_rank=threads,

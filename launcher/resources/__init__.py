@@ -27,6 +27,7 @@ __all__ = [
     "environment_names",
     "inherited_environment",
     "oom_kill_count",
+    "own_python_path",
     "this_host",
 ]
 
@@ -99,6 +100,12 @@ def _cpu(cpuinfo: str) -> tuple[str, frozenset[str]]:
 def inherited_environment(**extra: str) -> dict[str, str]:
     """This process's environment with some variables set, for a process that it starts."""
     return {**os.environ, **extra}
+
+
+def own_python_path() -> str:
+    """PYTHONPATH for a child that must find this very launcher first, wherever it lies."""
+    own = str(Path(__file__).parents[2])
+    return os.pathsep.join(filter(None, [own, os.environ.get("PYTHONPATH", "")]))
 
 
 def environment_names() -> list[str]:

@@ -1,0 +1,190 @@
+"""Ranks on the hosts of a Ray cluster. Ray finds the hosts, reaches them and says when one is lost.
+
+On each host an actor owns a zygote, so ranks start, report, hang and die as on one machine, and a
+restart forks from a zygote that has torch in memory. Ray Train would import it anew in each worker.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from launcher import planner, rundir
+from launcher.contracts import Attempt, StopRequest
+from launcher.engines.coordination import Coordination
+from launcher.engines.protocol import Start
+from launcher.engines.ray import cluster
+from launcher.engines.ray.cluster import HostLostError, RemoteHost
+from launcher.engines.ray.placement import Need, Node, Seat, largest, room, seats
+from launcher.outcome import AttemptEnd, Failure
+from launcher.plan import RunPlan
+from launcher.rundir import RunDir
+
+_POLL_S = 0.1
+_POLL_DYING_S = 0.02
+_LOOK_FOR_ROOM_S = 5.0
+"""How often a run that may grow looks for more hosts; it grows when it sees room twice."""
+
+
+class RayEngine:
+    """The ranks of a run on a Ray cluster, over all its attempts."""
+
+    restartable = True
+    shows_output = False
+
+    def __init__(
+        self, plan: RunPlan, *, address: str, code_is_here: bool, wait_timeout_s: float
+    ) -> None:
+        """`address` empty: a private Ray on this machine. `code_is_here`: Ray brought the code."""
+        self._need = Need(cpus=plan.ranks.threads_per_rank, gpus=int(plan.ranks.device == "cuda"))
+        self._code_is_here = code_is_here
+        self._wait_timeout_s = wait_timeout_s
+        self._hosts: list[RemoteHost] = []
+        cluster.connect(address, cpus=plan.ranks.max_world_size * self._need.cpus)
+
+    def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
+        sizes = planner.world_sizes(attempt.plan)
+        places = self._wait_for_room(sizes, attempt, stop)
+        if places is None:
+            return AttemptEnd(status="stopped") if stop.graceful.is_set() else self._no_room(sizes)
+        world_size = sum(seat.ranks for seat in places)
+        plan = planner.resized(attempt.plan, world_size)
+        self._seat(places, threads_per_rank=plan.ranks.threads_per_rank)
+        _tell_placed(attempt, places)
+        growth = _Growth(self._nodes, self._need, sizes=sizes, world_size=world_size)
+        return self._follow(Coordination(_starts(attempt, plan, places)), growth, stop)
+
+    def close(self) -> None:
+        self._let_go(self._hosts)
+        cluster.disconnect()
+
+    def _wait_for_room(
+        self, sizes: Sequence[int], attempt: Attempt, stop: StopRequest
+    ) -> tuple[Seat, ...] | None:
+        """Where each rank goes; None: it was asked to stop, or waited long enough."""
+        started, said = time.monotonic(), ""
+        while not stop.graceful.is_set() and time.monotonic() - started < self._wait_timeout_s:
+            nodes = self._nodes()
+            if size := largest(sizes, nodes, self._need):
+                return seats(size, nodes, self._need)
+            waiting = self._shortage(sizes, nodes)
+            if waiting != said:
+                said = waiting
+                _append_event(attempt, "waiting", reason=waiting)
+            time.sleep(_POLL_S)
+        return None
+
+    def _shortage(self, sizes: Sequence[int], nodes: Sequence[Node]) -> str:
+        has = ", ".join(f"{n.address} {n.cpus:g} CPUs {n.gpus:g} GPUs" for n in nodes)
+        places = room(nodes, self._need)
+        return (
+            f"{min(sizes)} ranks of {self._need} each do not fit: there is room for {places} "
+            f"(free: {has or 'no host'})"
+        )
+
+    def _no_room(self, sizes: Sequence[int]) -> AttemptEnd:
+        message = f"{self._shortage(sizes, self._nodes())}; waited {self._wait_timeout_s:g} s"
+        failure = Failure(kind="no_capacity", message=message, rank=0)
+        return AttemptEnd(status="failed", failure=failure)
+
+    def _nodes(self) -> list[Node]:
+        return cluster.free_nodes([host.held for host in self._hosts])
+
+    def _seat(self, places: Sequence[Seat], *, threads_per_rank: int) -> None:
+        """One actor for each place; those that are there already, with their zygotes, stay."""
+        before = {(host.node.id, host.ranks): host for host in self._hosts}
+        kept = [before.pop((seat.node.id, seat.ranks), None) for seat in places]
+        self._let_go(list(before.values()))
+        self._hosts = [
+            host
+            or RemoteHost(
+                seat,
+                self._need,
+                threads_per_rank=threads_per_rank,
+                code_is_here=self._code_is_here,
+            )
+            for host, seat in zip(kept, places, strict=True)
+        ]
+
+    def _let_go(self, hosts: Iterable[RemoteHost]) -> None:
+        gone = list(hosts)
+        self._hosts = [host for host in self._hosts if host not in gone]
+        for host in gone:
+            host.close()
+
+    def _follow(
+        self, coordination: Coordination, growth: "_Growth", stop: StopRequest
+    ) -> AttemptEnd:
+        """The end of the attempt, once every rank is gone."""
+        hosts = list(self._hosts)
+        fleet = cluster.Fleet(hosts)
+        fleet.send(coordination.begin())
+        asked = False
+        while not coordination.over:
+            if not asked and (stop.graceful.is_set() or growth.possible()):
+                asked = True
+                fleet.send(coordination.stop())
+            poll_s = _POLL_DYING_S if coordination.dying else _POLL_S
+            for number, news in fleet.news(timeout_s=poll_s):
+                now = time.monotonic()
+                if isinstance(news, HostLostError):
+                    fleet.send(coordination.lose(number, str(news), now=now))
+                else:
+                    fleet.send(coordination.hear(number, news, now=now))
+            fleet.send(coordination.tick(now=time.monotonic()))
+        self._let_go(hosts[number] for number in fleet.lost)
+        end = coordination.end()
+        to_resize = end.status == "stopped" and asked and not stop.graceful.is_set()
+        return end.model_copy(update={"to_resize": to_resize})
+
+
+class _Growth:
+    """Whether a run could go on with more ranks than it has; looked at now and then."""
+
+    def __init__(
+        self, nodes: Callable[[], list[Node]], need: Need, *, sizes: Sequence[int], world_size: int
+    ) -> None:
+        self._nodes = nodes
+        self._need = need
+        self._larger = [size for size in sizes if size > world_size]
+        self._next_look = time.monotonic() + _LOOK_FOR_ROOM_S
+        self._seen = False
+
+    def possible(self) -> bool:
+        """Whether there was room at two looks in a row: what frees for a moment is no room."""
+        if not self._larger or time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + _LOOK_FOR_ROOM_S
+        before, self._seen = self._seen, bool(largest(self._larger, self._nodes(), self._need))
+        return before and self._seen
+
+
+def _starts(attempt: Attempt, plan: RunPlan, places: Sequence[Seat]) -> list[Start]:
+    return [
+        Start(
+            plan=plan,
+            run_dir=attempt.run_dir,
+            number=attempt.number,
+            checkpoint=attempt.checkpoint,
+            first_rank=seat.first_rank,
+            ranks=seat.ranks,
+            address=places[0].node.address,
+            port=0,
+        )
+        for seat in places
+    ]
+
+
+def _tell_placed(attempt: Attempt, places: Sequence[Seat]) -> None:
+    hosts = [
+        {"host": seat.node.address, "first_rank": seat.first_rank, "ranks": seat.ranks}
+        for seat in places
+    ]
+    world_size = sum(seat.ranks for seat in places)
+    _append_event(attempt, "placed", world_size=world_size, hosts=hosts)
+
+
+def _append_event(attempt: Attempt, event: str, **values: Any) -> None:
+    RunDir(attempt.run_dir).append(
+        rundir.EVENTS,
+        {"time": time.time(), "event": event, "attempt": attempt.number, **values},
+    )

@@ -1,0 +1,153 @@
+"""All that the launcher asks of Ray's core: what the cluster has free, and an actor on a host.
+
+Which host gets which ranks is decided in `placement`.
+"""
+
+import contextlib
+import logging
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray._private.state import available_resources_per_node  # its home; a @DeveloperAPI
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from launcher.engines.coordination import Post
+from launcher.engines.protocol import Message, News
+from launcher.engines.ray.host import Host
+from launcher.engines.ray.placement import Need, Node, Seat
+
+_HEAR_S = 10.0
+"""How long a host waits for news of its ranks before it answers that there are none."""
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class HostLostError(Exception):
+    """A host's actor is gone, or its zygote."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """Resources that a host of ours holds."""
+
+    node_id: str
+    cpus: float
+    gpus: float
+
+
+def connect(address: str, *, cpus: int) -> None:
+    """Joins the cluster at the address; empty: starts a private one of so many CPUs."""
+    heard = signal.getsignal(signal.SIGTERM)
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    signal.signal(signal.SIGTERM, heard)  # Ray has put its own in the place of ours
+
+
+def disconnect() -> None:
+    """Leaves the cluster; ends a private one."""
+    ray.shutdown()
+
+
+def free_nodes(held: Sequence[Held]) -> list[Node]:
+    """The hosts that are alive, with what is free there or held by us."""
+    free = available_resources_per_node()
+    nodes = []
+    for node in ray.nodes():
+        if not node["Alive"] or node["NodeID"] not in free:
+            continue
+        own = [each for each in held if each.node_id == node["NodeID"]]
+        resources = free[node["NodeID"]]
+        nodes.append(
+            Node(
+                id=node["NodeID"],
+                address=node["NodeManagerAddress"],
+                cpus=resources.get("CPU", 0.0) + sum(each.cpus for each in own),
+                gpus=resources.get("GPU", 0.0) + sum(each.gpus for each in own),
+            )
+        )
+    return nodes
+
+
+class RemoteHost:
+    """A host's actor, seen from the engine."""
+
+    def __init__(
+        self, seat: Seat, need: Need, *, threads_per_rank: int, code_is_here: bool
+    ) -> None:
+        self.node = seat.node
+        self.ranks = seat.ranks
+        self.held = Held(seat.node.id, seat.ranks * need.cpus, seat.ranks * need.gpus)
+        where = NodeAffinitySchedulingStrategy(node_id=seat.node.id, soft=False)
+        actor: Any = ray.remote(Host)
+        self._actor = actor.options(
+            num_cpus=self.held.cpus,
+            num_gpus=self.held.gpus,
+            max_concurrency=2,  # it is told things while it waits for news
+            scheduling_strategy=where,
+        ).remote(seat.node.address, threads_per_rank=threads_per_rank, code_is_here=code_is_here)
+        self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
+
+    def tell(self, message: Message) -> None:
+        """Returns at once; that the host is gone is told by `hear`."""
+        self._actor.tell.remote(message.model_dump_json())
+
+    @property
+    def hearing(self) -> Any:
+        """Ready when there are news, or the host is gone."""
+        return self._hearing
+
+    def hear(self) -> list[News]:
+        """What it said; HostLostError when it is gone. Only when `hearing` is ready."""
+        try:
+            lines: list[str] | None = ray.get(self._hearing)
+        except RayError as error:
+            raise HostLostError(f"host {self.node.address} was lost") from error
+        if lines is None:
+            raise HostLostError(f"the process that watches the ranks of {self.node.address} died")
+        self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
+        return [News.model_validate_json(line) for line in lines]
+
+    def close(self) -> None:
+        """Leaves no process behind there, if it is reached."""
+        with contextlib.suppress(RayError):
+            ray.get(self._actor.close.remote(), timeout=_CLOSE_TIMEOUT_S)
+        ray.kill(self._actor)
+
+
+class Fleet:
+    """The hosts of one attempt, by their numbers in it."""
+
+    def __init__(self, hosts: Sequence[RemoteHost]) -> None:
+        self.lost: set[int] = set()
+        self._hosts = hosts
+
+    def send(self, posts: Iterable[Post]) -> None:
+        for number, message in posts:
+            if number not in self.lost:
+                self._hosts[number].tell(message)
+
+    def news(self, *, timeout_s: float) -> Iterator[tuple[int, News | HostLostError]]:
+        """What hosts say within the time, at once when there is something."""
+        hearing = {host.hearing: n for n, host in enumerate(self._hosts) if n not in self.lost}
+        done, rest = ray.wait(list(hearing), num_returns=1, timeout=timeout_s)
+        if done and rest:
+            done += ray.wait(rest, num_returns=len(rest), timeout=0)[0]
+        for ref in done:
+            number = hearing[ref]
+            try:
+                for news in self._hosts[number].hear():
+                    yield number, news
+            except HostLostError as error:
+                self.lost.add(number)
+                yield number, error
