@@ -160,6 +160,7 @@ class Launcher:
                 cwd=self.folder,
                 env=os.environ | {_MARK: self._mark},
                 start_new_session=True,
+                preexec_fn=_hear_ctrl_c,
             )
         self._commands.append(Command(process, output))
         return self._commands[-1]
@@ -234,6 +235,11 @@ class Launcher:
             )
         except psutil.Error:
             return False
+
+
+def _hear_ctrl_c() -> None:
+    """Where tests run in the background, a shell has set SIGINT to be ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from launcher.cli.interrupting import interruptible
 @pytest.fixture(autouse=True)
 def _usual_signals() -> Iterator[None]:
     polite = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in polite]
+    before = [signal.signal(number, signal.default_int_handler) for number in polite]
     yield
     for number, handler in zip(polite, before, strict=True):
         signal.signal(number, handler)

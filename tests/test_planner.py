@@ -26,7 +26,8 @@ def host(**changes: Any) -> Resources:
         "cpu_native_fp16": False,
         "wandb_key": False,
     }
-    return Resources(**{**facts, **changes})
+    facts |= changes
+    return Resources(**{"cores_by_host": (facts["cores"],), **facts})
 
 
 def spec(**changes: Any) -> JobSpec:

@@ -18,8 +18,6 @@ class EngineChoice:
     name: EngineName
     address: str = ""
     """Of the cluster's head; empty: a private Ray on this machine."""
-    code_is_here: bool = False
-    """Ray has brought the job's code to the working directory of each of its processes."""
     wait_timeout_s: float = math.inf
     """How long an attempt waits for room."""
 
@@ -46,10 +44,5 @@ def open_engine(
             from launcher.engines.ray import RayEngine
 
             return closing(
-                RayEngine(
-                    plan,
-                    address=choice.address,
-                    code_is_here=choice.code_is_here,
-                    wait_timeout_s=choice.wait_timeout_s,
-                )
+                RayEngine(plan, address=choice.address, wait_timeout_s=choice.wait_timeout_s)
             )

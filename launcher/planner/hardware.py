@@ -1,5 +1,6 @@
 """How a run uses this host: ranks, devices, threads, precision, loader processes."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from launcher import plan as planned
@@ -21,10 +22,10 @@ def pick_world_size(train: Train, asked: AskedResources, resources: Resources) -
         return (gpus, f"one for each of {gpus} GPUs") if gpus else (1, "no GPU: one rank")
     low, high = asked.world_size
     room = gpus or max(1, resources.cores // (asked.cpus_per_rank or 1))
-    fitting = [
-        size for size in range(low, min(high, room) + 1) if train.global_batch_size % size == 0
-    ]
-    return (fitting[-1] if fitting else low), f"of {low} to {high}, what {room} places hold"
+    dividing = [size for size in range(low, high + 1) if train.global_batch_size % size == 0]
+    fitting = [size for size in dividing if size <= room]
+    chosen = (fitting[-1:] or dividing[:1] or [low])[0]
+    return chosen, f"of {low} to {high}, what {room} places hold"
 
 
 def plan_ranks(spec: JobSpec, resources: Resources, choices: Choices) -> planned.Ranks:
@@ -44,7 +45,7 @@ def plan_ranks(spec: JobSpec, resources: Resources, choices: Choices) -> planned
     threads = choices.take(
         "resources.cpus_per_rank",
         asked.cpus_per_rank,
-        max(1, resources.cores // size),
+        _most_threads(resources.cores_by_host, size),
         f"{resources.cores} cores for {size} ranks",
     )
     if threads * size > resources.cores:
@@ -60,6 +61,13 @@ def plan_ranks(spec: JobSpec, resources: Resources, choices: Choices) -> planned
         backend="nccl" if gpus_per_rank else "gloo",
         threads_per_rank=threads,
     )
+
+
+def _most_threads(cores_by_host: Sequence[int], ranks: int) -> int:
+    """The most threads a rank can have when every rank must have its own cores on one host."""
+    most = sum(cores_by_host) // ranks
+    fitting = (n for n in range(most, 0, -1) if sum(c // n for c in cores_by_host) >= ranks)
+    return next(fitting, 1)
 
 
 def pick_precision(

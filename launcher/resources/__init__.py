@@ -3,12 +3,15 @@
 How much of it a run uses is decided in `planner`; torch is never imported and CUDA never started.
 """
 
+import json
 import os
 import platform
 import shutil
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from launcher.resources.cgroups import (
     affinity_cores,
@@ -29,6 +32,7 @@ __all__ = [
     "oom_kill_count",
     "own_python_path",
     "this_host",
+    "together",
 ]
 
 
@@ -39,6 +43,8 @@ class Resources:
     host: str
     cores: int
     """Cores that affinity and every enclosing cgroup quota allow, rounded down, at least 1."""
+    cores_by_host: tuple[int, ...]
+    """The same for each host, where they are several."""
     memory_bytes: int
     """Memory of the host, or of the tightest enclosing cgroup."""
     shm_bytes: int
@@ -51,6 +57,40 @@ class Resources:
     wandb_key: bool
     """Whether W&B would find credentials here and is not switched offline."""
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        values = json.loads(text)
+        gpus = tuple(
+            Gpu(**{**gpu, "compute_capability": tuple(gpu["compute_capability"])})
+            for gpu in values.pop("gpus")
+        )
+        cores_by_host = tuple(values.pop("cores_by_host"))
+        return cls(**values, gpus=gpus, cores_by_host=cores_by_host)
+
+
+def together(
+    hosts: Sequence[Resources], *, cores_by_host: tuple[int, ...], gpus_by_host: Sequence[int]
+) -> Resources:
+    """What several hosts have together, of which so much may be used; memory is the least."""
+    first = hosts[0]
+    return Resources(
+        host=f"{len(hosts)} hosts" if len(hosts) > 1 else first.host,
+        cores=max(1, sum(cores_by_host)),
+        cores_by_host=cores_by_host,
+        memory_bytes=min(host.memory_bytes for host in hosts),
+        shm_bytes=min(host.shm_bytes for host in hosts),
+        gpus=tuple(
+            gpu for host, n in zip(hosts, gpus_by_host, strict=True) for gpu in host.gpus[:n]
+        ),
+        cpu_name=first.cpu_name,
+        cpu_native_bf16=all(host.cpu_native_bf16 for host in hosts),
+        cpu_native_fp16=all(host.cpu_native_fp16 for host in hosts),
+        wandb_key=first.wandb_key,
+    )
+
 
 def this_host() -> Resources:
     """Measure the machine this process runs on."""
@@ -58,9 +98,11 @@ def this_host() -> Resources:
     installed_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     memory_bytes = usable_memory_bytes(installed_bytes, cgroups=own_cgroups(controller="memory"))
     cpu_name, flags = _cpu(read_if_there(Path("/proc/cpuinfo")))
+    cores = usable_cores(affinity_cores(), cgroups=own_cgroups(controller="cpu"))
     return Resources(
         host=socket.gethostname(),
-        cores=usable_cores(affinity_cores(), cgroups=own_cgroups(controller="cpu")),
+        cores=cores,
+        cores_by_host=(cores,),
         memory_bytes=memory_bytes,
         shm_bytes=_shm_bytes(Path("/dev/shm"), memory_bytes=memory_bytes),
         gpus=_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"), host_memory_bytes=memory_bytes),

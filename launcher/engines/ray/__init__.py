@@ -31,12 +31,9 @@ class RayEngine:
     restartable = True
     shows_output = False
 
-    def __init__(
-        self, plan: RunPlan, *, address: str, code_is_here: bool, wait_timeout_s: float
-    ) -> None:
-        """`address` empty: a private Ray on this machine. `code_is_here`: Ray brought the code."""
+    def __init__(self, plan: RunPlan, *, address: str, wait_timeout_s: float) -> None:
+        """`address` empty: a private Ray on this machine."""
         self._need = Need(cpus=plan.ranks.threads_per_rank, gpus=int(plan.ranks.device == "cuda"))
-        self._code_is_here = code_is_here
         self._wait_timeout_s = wait_timeout_s
         self._hosts: list[RemoteHost] = []
         cluster.connect(address, cpus=plan.ranks.max_world_size * self._need.cpus)
@@ -95,13 +92,7 @@ class RayEngine:
         kept = [before.pop((seat.node.id, seat.ranks), None) for seat in places]
         self._let_go(list(before.values()))
         self._hosts = [
-            host
-            or RemoteHost(
-                seat,
-                self._need,
-                threads_per_rank=threads_per_rank,
-                code_is_here=self._code_is_here,
-            )
+            host or RemoteHost(seat, self._need, threads_per_rank=threads_per_rank)
             for host, seat in zip(kept, places, strict=True)
         ]
 

@@ -19,6 +19,7 @@ from launcher.engines.coordination import Post
 from launcher.engines.protocol import Message, News
 from launcher.engines.ray.host import Host
 from launcher.engines.ray.placement import Need, Node, Seat
+from launcher.resources import Resources, this_host, together
 
 _HEAR_S = 10.0
 """How long a host waits for news of its ranks before it answers that there are none."""
@@ -40,6 +41,8 @@ class Held:
 
 def connect(address: str, *, cpus: int) -> None:
     """Joins the cluster at the address; empty: starts a private one of so many CPUs."""
+    if ray.is_initialized():
+        return
     heard = signal.getsignal(signal.SIGTERM)
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
@@ -57,6 +60,26 @@ def connect(address: str, *, cpus: int) -> None:
 def disconnect() -> None:
     """Leaves the cluster; ends a private one."""
     ray.shutdown()
+
+
+def resources() -> Resources:
+    """What the hosts of the cluster have together, as each of them says of itself."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    ask: Any = ray.remote(num_cpus=0)(_describe_this_host)
+    asked = [
+        ask.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
+        ).remote()
+        for node in alive
+    ]
+    hosts = [Resources.from_json(text) for text in ray.get(asked)]
+    cores = tuple(int(node["Resources"].get("CPU", 0)) for node in alive)
+    gpus = [int(node["Resources"].get("GPU", 0)) for node in alive]
+    return together(hosts, cores_by_host=cores, gpus_by_host=gpus)
+
+
+def _describe_this_host() -> str:
+    return this_host().to_json()
 
 
 def free_nodes(held: Sequence[Held]) -> list[Node]:
@@ -82,9 +105,7 @@ def free_nodes(held: Sequence[Held]) -> list[Node]:
 class RemoteHost:
     """A host's actor, seen from the engine."""
 
-    def __init__(
-        self, seat: Seat, need: Need, *, threads_per_rank: int, code_is_here: bool
-    ) -> None:
+    def __init__(self, seat: Seat, need: Need, *, threads_per_rank: int) -> None:
         self.node = seat.node
         self.ranks = seat.ranks
         self.held = Held(seat.node.id, seat.ranks * need.cpus, seat.ranks * need.gpus)
@@ -95,7 +116,7 @@ class RemoteHost:
             num_gpus=self.held.gpus,
             max_concurrency=2,  # it is told things while it waits for news
             scheduling_strategy=where,
-        ).remote(seat.node.address, threads_per_rank=threads_per_rank, code_is_here=code_is_here)
+        ).remote(seat.node.address, threads_per_rank=threads_per_rank)
         self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
 
     def tell(self, message: Message) -> None:

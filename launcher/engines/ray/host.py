@@ -3,9 +3,7 @@
 It imports no torch, so it is there at once; the ranks are forked by the zygote as on one machine.
 """
 
-from pathlib import Path
-
-from launcher.engines.protocol import Start, parse_message
+from launcher.engines.protocol import parse_message
 from launcher.engines.zygote_process import ZygoteProcess
 from launcher.resources import own_python_path
 from launcher.resources.network import interface_environment
@@ -14,9 +12,7 @@ from launcher.resources.network import interface_environment
 class Host:
     """One host's ranks, over all attempts in which it takes part. Its messages are JSON."""
 
-    def __init__(self, address: str, *, threads_per_rank: int, code_is_here: bool) -> None:
-        """`code_is_here`: Ray has brought the job's code into this actor's working directory."""
-        self._code_dir = str(Path.cwd()) if code_is_here else ""
+    def __init__(self, address: str, *, threads_per_rank: int) -> None:
         self._zygote = ZygoteProcess(
             environment={
                 "OMP_NUM_THREADS": str(threads_per_rank),
@@ -27,11 +23,7 @@ class Host:
 
     def tell(self, line: str) -> None:
         """Passes on a message of the engine."""
-        message = parse_message(line)
-        if isinstance(message, Start) and self._code_dir:
-            plan = message.plan.model_copy(update={"code_dir": self._code_dir})
-            message = message.model_copy(update={"plan": plan})
-        self._zygote.tell(message)
+        self._zygote.tell(parse_message(line))
 
     def hear(self, *, timeout_s: float) -> list[str] | None:
         """News that came within the time; None: the zygote is gone."""

@@ -1,0 +1,170 @@
+"""Jobs on a Ray cluster through its Jobs API. What a job runs is a `launcher` command.
+
+Ray's client packs and sends code, and sends nothing that the cluster has already.
+"""
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ray.job_submission import JobDetails, JobSubmissionClient
+
+import launcher
+from launcher.cluster.names import Cluster
+from launcher.errors import ClusterError
+from launcher.packing import Packed
+
+_POLL_S = 0.5
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job, as the cluster knows it."""
+
+    id: str
+    state: State
+    exit_code: int | None
+    """Of its command, once it ended by itself."""
+    metadata: Mapping[str, str]
+    message: str
+
+    @property
+    def ended(self) -> bool:
+        return self.state in _ENDED
+
+
+class Jobs:
+    """The jobs of one cluster; ClusterError where it cannot be reached or refuses us."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        with self._errors():
+            self._client = JobSubmissionClient(cluster.url, headers=_headers(cluster))
+
+    def submit(
+        self,
+        job_id: str,
+        command: str,
+        *,
+        folder: Path | None,
+        files: Sequence[Packed],
+        metadata: Mapping[str, str],
+    ) -> None:
+        """Starts a command in a copy of these files of a folder, the launcher itself beside it."""
+        with self._errors(), _staged(folder, files) as staged:
+            environment: dict[str, object] = {"py_modules": [str(_launcher_folder())]}
+            if folder is not None:
+                environment["working_dir"] = str(staged)
+            self._client.submit_job(
+                entrypoint=command,
+                submission_id=job_id,
+                runtime_env=environment,
+                metadata=dict(metadata),
+            )
+
+    def all(self) -> list[Job]:
+        """Those that were submitted, the newest last."""
+        with self._errors():
+            found = self._client.list_jobs()
+        jobs = [details for details in found if details.submission_id]
+        return [_job(details) for details in sorted(jobs, key=lambda d: d.start_time or 0)]
+
+    def get(self, job_id: str) -> Job:
+        with self._errors():
+            return _job(self._client.get_job_info(job_id))
+
+    def output(self, job_id: str) -> str:
+        """All that it printed so far."""
+        with self._errors():
+            return str(self._client.get_job_logs(job_id))
+
+    def follow(self, job_id: str, *, timeout_s: float) -> Iterator[str]:
+        """What it prints, until its state says that it ended; nothing twice, nothing left out.
+
+        The state is asked before the output, so the last piece is whole.
+        """
+        deadline, shown = time.monotonic() + timeout_s, 0
+        while True:
+            ended = self.get(job_id).ended
+            output = self.output(job_id)
+            if len(output) > shown:
+                yield output[shown:]
+                shown = len(output)
+            if ended or time.monotonic() > deadline:
+                return
+            time.sleep(_POLL_S)
+
+    def wait(self, job_id: str, *, timeout_s: float) -> Job:
+        """The job once it ended, or as it is when the time is over."""
+        deadline = time.monotonic() + timeout_s
+        while not (job := self.get(job_id)).ended and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return job
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turns what Ray's client raises into one line that says what to do."""
+        try:
+            yield
+        except ConnectionError as error:
+            raise ClusterError(
+                f"cluster {self._cluster} does not answer at {self._cluster.url}; is its head up, "
+                "and is this the address of its dashboard (port 8265)?"
+            ) from error
+        except RuntimeError as error:
+            raise ClusterError(self._explain(str(error))) from error
+
+    def _explain(self, text: str) -> str:
+        named = self._cluster.name or "NAME"
+        if "401" in text or "403" in text or "uthentication" in text or "oken" in text:
+            return (
+                f"cluster {self._cluster} refuses us: its token is missing or wrong here; "
+                f"`launcher cluster add {named} {self._cluster.url} --token-file FILE` with a copy "
+                "of the head's ~/.ray/auth_token"
+            )
+        return f"cluster {self._cluster}: {text.splitlines()[0] if text else 'unknown error'}"
+
+
+def _headers(cluster: Cluster) -> dict[str, str] | None:
+    if not cluster.token_file:
+        return None
+    try:
+        token = Path(cluster.token_file).expanduser().read_text().strip()
+    except OSError as error:
+        raise ClusterError(
+            f"the token of cluster {cluster} cannot be read: {cluster.token_file}: {error.strerror}"
+        ) from error
+    return {"Authorization": f"Bearer {token}"}
+
+
+@contextlib.contextmanager
+def _staged(folder: Path | None, files: Sequence[Packed]) -> Iterator[Path]:
+    """A folder that has these files and nothing else, for Ray's client to pack."""
+    with tempfile.TemporaryDirectory(prefix="launcher-upload-") as scratch:
+        for packed in files if folder else ():
+            assert folder is not None
+            target = Path(scratch, packed.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(folder / packed.name, target)
+        yield Path(scratch)
+
+
+def _launcher_folder() -> Path:
+    return Path(launcher.__file__).parent
+
+
+def _job(details: JobDetails) -> Job:
+    return Job(
+        id=details.submission_id or "",
+        state=details.status.value,
+        exit_code=details.driver_exit_code,
+        metadata=details.metadata or {},
+        message=details.message or "",
+    )
