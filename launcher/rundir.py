@@ -34,6 +34,7 @@ LOGS = "logs"
 WANDB_LOG = f"{LOGS}/wandb.log"
 WANDB_LOCK = "wandb/lock"
 CHECKPOINTS = "checkpoints"
+CODE = "code"
 MANIFEST = "manifest.json"
 STATE = "state.json"
 

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "launcher"
 ROWS = [
     ["__main__"],
     ["cli"],
-    ["driver", "doctor"],
+    ["driver", "doctor", "cluster"],
     ["engines", "watch", "history"],
     ["worker"],
     ["loop"],
@@ -21,7 +21,7 @@ ROWS = [
     ["metrics"],
     ["contracts"],
     ["planner", "specfile"],
-    ["checkpoint", "retry", "lock", "record"],
+    ["checkpoint", "retry", "lock", "record", "packing"],
     ["plan", "resources", "targets"],
     ["spec", "rundir", "outcome"],
     ["distributed"],
@@ -38,7 +38,8 @@ OWNERS = {
     "safetensors": {"saving"},
     "pynvml": {"resources"},
     "fcntl": {"lock"},
-    "ray": {"engines"},
+    "ray": {"engines", "cluster"},
+    "pathspec": {"packing"},
     "deepspeed": set(),
 }
 ENVIRONMENT_READERS = {"distributed", "resources"}

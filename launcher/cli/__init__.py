@@ -23,13 +23,18 @@ _COMMANDS = {
     "plan": ("specs", "Print every value that a run would use; start nothing."),
     "run": ("training", "Train here, in the foreground."),
     "resume": ("training", "Go on from a run's last good checkpoint."),
+    "submit": ("submitting", "Train on a Ray cluster."),
     "ls": ("runs", "List runs."),
     "show": ("runs", "Show a run's outcome and record."),
     "logs": ("runs", "Print what a rank printed."),
     "stop": ("runs", "End a run that is training, with a checkpoint."),
     "wait": ("runs", "Wait until a run ends."),
+    "cluster": ("clusters", "Name Ray clusters; start one, or join it."),
     "doctor": ("starting", "Check this machine, and name the fix for what fails."),
 }
+
+
+_HIDDEN = {"job": ("shipped", "Train on the cluster that this process belongs to.")}
 
 
 class _LazyGroup(click.Group):
@@ -39,9 +44,10 @@ class _LazyGroup(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
+        commands = {**_COMMANDS, **_HIDDEN}
+        if cmd_name not in commands:
             return None
-        module = import_module(f"launcher.cli.{_COMMANDS[cmd_name][0]}")
+        module = import_module(f"launcher.cli.{commands[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

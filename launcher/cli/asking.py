@@ -103,21 +103,24 @@ def plan_spec(
     storage: str | None = None,
     code_dir: str | None = None,
     earlier: RunPlan | None = None,
+    resources: Resources | None = None,
+    run_id: str | None = None,
 ) -> Asked:
     """Reads, checks and plans a spec; SpecError with everything that is wrong with it.
 
-    `earlier` is the plan of the run that goes on, under its own id.
+    `earlier` is the plan of the run that goes on, under its own id; `resources` are those of the
+    cluster where it does not run on this host.
     """
     folder = Path(code_dir) if code_dir else path.absolute().parent
     document = specfile.read(path, overrides=overrides, code_dir=folder)
-    resources = this_host()
+    resources = resources or this_host()
     spec = document.spec
     document.refuse(planner.problems(spec, resources) if spec else ())
     assert spec is not None  # or the document has problems, and was refused
     plan = planner.make_plan(
         spec,
         resources,
-        run_id=earlier.run_id if earlier else _fresh_id(spec.name),
+        run_id=run_id or (earlier.run_id if earlier else fresh_id(spec.name)),
         storage=earlier.storage
         if earlier
         else absolute_storage(storage or spec.storage or DEFAULT_STORAGE),
@@ -139,7 +142,8 @@ def put(value: Any) -> None:
         click.echo(json.dumps(value, indent=2))
 
 
-def _fresh_id(name: str) -> str:
+def fresh_id(name: str) -> str:
+    """An id that no run has had."""
     import secrets
     from datetime import UTC, datetime
 

@@ -18,6 +18,7 @@ from launcher.cli.asking import (
     say,
     storage_option,
 )
+from launcher.cli.remote import also_on_cluster
 from launcher.cli.wording import columns, history_text, measured_text, outcome_text
 from launcher.errors import ExitCode, NoSuchRunError, StorageError
 from launcher.metrics import Lines
@@ -30,6 +31,7 @@ _POLL_S = 0.2
 @click.command()
 @storage_option
 @output_option
+@also_on_cluster
 def ls(storage: str | None, output: str) -> None:
     """List runs, the newest last."""
     outcomes = list(_readable(rundir.all_runs(absolute_storage(storage or DEFAULT_STORAGE))))
@@ -53,6 +55,7 @@ def _readable(runs: Iterable[RunDir]) -> Iterator[Outcome]:
 @run_argument
 @storage_option
 @output_option
+@also_on_cluster
 def show(run: str, storage: str | None, output: str) -> None:
     """Show the outcome of RUN, its attempts, and what was decided for it."""
     run_dir = find_run(run, storage)
@@ -77,6 +80,7 @@ def show(run: str, storage: str | None, output: str) -> None:
 @click.option("--attempt", default=None, type=int, help="Which attempt's.  [default: the last]")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
 @storage_option
+@also_on_cluster
 def logs(run: str, rank: int, attempt: int | None, follow: bool, storage: str | None) -> None:
     """Print what a rank of RUN printed."""
     run_dir = find_run(run, storage)
@@ -123,6 +127,7 @@ def _print_new(lines: Lines, *, to_the_end: bool = False) -> None:
 @click.option("--timeout", "timeout_s", default=None, type=float, help="Seconds to wait at most.")
 @storage_option
 @output_option
+@also_on_cluster
 def stop(run: str, timeout_s: float | None, storage: str | None, output: str) -> None:
     """End RUN after its step, with a checkpoint."""
     run_dir = find_run(run, storage)
@@ -140,6 +145,7 @@ def stop(run: str, timeout_s: float | None, storage: str | None, output: str) ->
 @click.option("--timeout", "timeout_s", default=None, type=float, help="Seconds to wait at most.")
 @storage_option
 @output_option
+@also_on_cluster
 def wait(run: str, timeout_s: float | None, storage: str | None, output: str) -> None:
     """Wait until RUN ends; exits as the run did, or with 21 while it goes on."""
     _report_end(find_run(run, storage), timeout_s=timeout_s, output=output, exit_as_run=True)

@@ -28,6 +28,7 @@ from launcher.engines import EngineChoice, EngineName, default_engine
 from launcher.errors import SpecError
 from launcher.outcome import Outcome
 from launcher.plan import RunPlan
+from launcher.resources import Resources
 from launcher.rundir import RunDir
 
 
@@ -57,7 +58,7 @@ def run(
     asked = plan_spec(spec, overrides=overrides, storage=storage)
     choice = _engine(engine, asked.plan)
     run_dir = rundir.create(asked.plan.storage, asked.plan.run_id)
-    _train(run_dir, asked, overrides, choice, output=output)
+    train(run_dir, asked, overrides, choice, output=output)
 
 
 @click.command()
@@ -70,7 +71,18 @@ def resume(
     run: str, overrides: tuple[str, ...], storage: str | None, engine: str | None, output: str
 ) -> None:
     """Go on with RUN from its last good checkpoint, with changes if there are any."""
-    run_dir = find_run(run, storage)
+    go_on(find_run(run, storage), overrides, output=output, engine=engine)
+
+
+def go_on(
+    run_dir: RunDir,
+    overrides: tuple[str, ...],
+    *,
+    output: str,
+    engine: str | EngineChoice | None,
+    resources: Resources | None = None,
+) -> NoReturn:
+    """Trains on, unless the run is finished and its end is where it was."""
     record, before = run_dir.read_json(rundir.RECORD), run_dir.read_json(rundir.PLAN)
     if record is None or before is None:
         raise SpecError(f"{run_dir.url} was cut off before it was described; run its spec anew")
@@ -81,6 +93,7 @@ def resume(
         overrides=overrides,
         code_dir=record["code_dir"],
         earlier=earlier,
+        resources=resources,
     )
     ended = run_dir.read_json(rundir.OUTCOME)
     if ended and ended["status"] == "succeeded" and earlier.train.limits == asked.plan.train.limits:
@@ -89,10 +102,11 @@ def resume(
             "end, such as --set train.max_epochs=N"
         )
         _report(Outcome.model_validate(ended), output=output, trained=False)
-    _train(run_dir, asked, overrides, _engine(engine, asked.plan), output=output)
+    choice = engine if isinstance(engine, EngineChoice) else _engine(engine, asked.plan)
+    train(run_dir, asked, overrides, choice, output=output)
 
 
-def _train(
+def train(
     run_dir: RunDir,
     asked: Asked,
     overrides: tuple[str, ...],
@@ -100,6 +114,7 @@ def _train(
     *,
     output: str,
 ) -> NoReturn:
+    """Trains the run to its end, and exits as it did."""
     gc.enable()
     say(f"run {run_dir.run_id} in {run_dir.path()}")
     for warning in asked.plan.warnings:

@@ -4,6 +4,7 @@ Ray's client packs and sends code, and sends nothing that the cluster has alread
 """
 
 import contextlib
+import logging
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from launcher.errors import ClusterError
 from launcher.packing import Packed
 
 _POLL_S = 0.5
+logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each package that it sends
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 
@@ -59,9 +61,9 @@ class Jobs:
     ) -> None:
         """Starts a command in a copy of these files of a folder, the launcher itself beside it."""
         with self._errors(), _staged(folder, files) as staged:
-            environment: dict[str, object] = {"py_modules": [str(_launcher_folder())]}
+            environment: dict[str, object] = {"py_modules": [str(staged / "launcher")]}
             if folder is not None:
-                environment["working_dir"] = str(staged)
+                environment["working_dir"] = str(staged / "code")
             self._client.submit_job(
                 entrypoint=command,
                 submission_id=job_id,
@@ -146,18 +148,17 @@ def _headers(cluster: Cluster) -> dict[str, str] | None:
 
 @contextlib.contextmanager
 def _staged(folder: Path | None, files: Sequence[Packed]) -> Iterator[Path]:
-    """A folder that has these files and nothing else, for Ray's client to pack."""
+    """`code` with these files and `launcher`, nothing else, for Ray's client to pack."""
     with tempfile.TemporaryDirectory(prefix="launcher-upload-") as scratch:
+        own = Path(launcher.__file__).parent
+        skipped = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(own, Path(scratch, "launcher"), ignore=skipped)
         for packed in files if folder else ():
             assert folder is not None
-            target = Path(scratch, packed.name)
+            target = Path(scratch, "code", packed.name)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(folder / packed.name, target)
         yield Path(scratch)
-
-
-def _launcher_folder() -> Path:
-    return Path(launcher.__file__).parent
 
 
 def _job(details: JobDetails) -> Job:

@@ -18,8 +18,10 @@ class Cluster:
     name: str
     """Empty: it was given by its address."""
     url: str
-    token_file: str
+    token_file: str = ""
     """Empty: the token, if there is one, is where Ray itself looks for it."""
+    storage: str = ""
+    """A folder that all its hosts share: where runs are kept unless said otherwise."""
 
     def __str__(self) -> str:
         return self.name or self.url
@@ -45,7 +47,7 @@ class ClusterNames:
         """The cluster of that name or address."""
         if "://" in reference:
             known = [cluster for cluster in self.all() if cluster.url == reference.rstrip("/")]
-            return known[0] if known else Cluster("", reference.rstrip("/"), "")
+            return known[0] if known else Cluster("", reference.rstrip("/"))
         found = [cluster for cluster in self.all() if cluster.name == reference]
         if not found:
             names = ", ".join(cluster.name for cluster in self.all()) or "none"

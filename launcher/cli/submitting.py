@@ -1,0 +1,122 @@
+"""`submit`: from this machine to a job on a cluster."""
+
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from launcher import packing, planner, specfile
+from launcher.cli.asking import fresh_id, output_option, put, say, spec_argument
+from launcher.cli.clusters import known_clusters
+from launcher.cli.shipped import wait_timeout_option
+from launcher.cluster.names import Cluster
+from launcher.errors import ExitCode, SpecError
+from launcher.resources import this_host
+from launcher.spec import JobSpec
+
+if TYPE_CHECKING:  # importing Ray costs half a second: what needs it does so when all is checked
+    from launcher.cluster.jobs import Job, Jobs
+
+_EXIT_CODES = {"STOPPED": ExitCode.STOPPED, "FAILED": ExitCode.LOST, "SUCCEEDED": 0}
+"""Of a job whose command did not exit by itself."""
+
+
+@click.command()
+@spec_argument
+@click.option("--cluster", required=True, metavar="NAME", help="Its name, or http://HEAD:8265.")
+@click.option("--storage", default=None, metavar="FOLDER", help="Folder that all its hosts share.")
+@wait_timeout_option
+@click.option("--follow", is_flag=True, help="Print its output until it ends, and exit as it did.")
+@click.option("--wait", is_flag=True, help="Wait until it ends, and exit as it did.")
+@output_option
+def submit(
+    spec: Path,
+    overrides: tuple[str, ...],
+    cluster: str,
+    storage: str | None,
+    wait_timeout_s: float,
+    follow: bool,
+    wait: bool,
+    output: str,
+) -> None:
+    """Train SPEC on a Ray cluster."""
+    there = known_clusters().find(cluster)
+    checked = _check(spec, overrides)
+    folder = spec.absolute().parent
+    files = packing.upload_list(folder)
+    run_id = fresh_id(checked.name)
+    place = shared_storage(storage or checked.storage or there.storage, there)
+    command = ["job", "run", spec.name, f"--run-id={run_id}", f"--storage={place}"]
+    command += [f"--wait-timeout={wait_timeout_s}"] if wait_timeout_s < math.inf else []
+    command += [f"--set={override}" for override in overrides]
+    jobs = open_jobs(there)
+    jobs.submit(
+        run_id,
+        remote_command(command),
+        folder=folder,
+        files=files,
+        metadata={"launcher_run": run_id, "launcher_storage": place},
+    )
+    _announce(run_id, there, place, output=output)
+    if follow or wait:
+        await_end(jobs, run_id, follow=follow)
+
+
+def open_jobs(cluster: Cluster) -> "Jobs":
+    """The jobs of a cluster; ClusterError where it does not answer."""
+    from launcher.cluster.jobs import Jobs
+
+    return Jobs(cluster)
+
+
+def remote_command(arguments: Sequence[str]) -> str:
+    """This command line, for a shell on the head."""
+    return shlex.join(["python", "-m", "launcher", *arguments])
+
+
+def shared_storage(storage: str | None, cluster: Cluster) -> str:
+    """SpecError where a folder cannot be the same one on every host."""
+    if not storage or not Path(storage).is_absolute():
+        raise SpecError(
+            f"storage is {storage or 'absent'}, and hosts of {cluster} need a folder that all of "
+            "them share; name it: --storage /SHARED/runs, `storage:` in the spec, or once for all: "
+            f"launcher cluster add {cluster.name or 'NAME'} {cluster.url} --storage /SHARED/runs"
+        )
+    return storage
+
+
+def await_end(jobs: "Jobs", job_id: str, *, follow: bool) -> NoReturn:
+    """Exits as the job's command did; its state decides, not the end of its output."""
+    if follow:
+        for text in jobs.follow(job_id, timeout_s=math.inf):
+            click.echo(text, nl=False)
+    sys.exit(exit_code_of(jobs.wait(job_id, timeout_s=math.inf)))
+
+
+def exit_code_of(job: "Job") -> int:
+    return job.exit_code if job.exit_code is not None else _EXIT_CODES.get(job.state, 1)
+
+
+def _check(path: Path, overrides: Sequence[str]) -> JobSpec:
+    """What can be known of a spec without the cluster; the rest is checked there."""
+    document = specfile.read(path, overrides=overrides)
+    document.refuse(planner.problems(document.spec, this_host()) if document.spec else ())
+    assert document.spec is not None  # or it was refused
+    return document.spec
+
+
+def _announce(run_id: str, cluster: Cluster, storage: str, *, output: str) -> None:
+    if output == "json":
+        url = f"{cluster.url}/#/jobs/{run_id}"
+        put({"schema": 1, "run_id": run_id, "storage": storage, "dashboard": url})
+        return
+    where = f"--cluster {cluster} --storage {storage}"
+    click.echo(run_id)
+    say(f"dashboard: {cluster.url}/#/jobs/{run_id}")
+    say(f"output:    launcher logs {run_id} -f {where}")
+    say(f"how it is: launcher show {run_id} {where}")
+    say(f"end it:    launcher stop {run_id} {where}")

@@ -1,0 +1,80 @@
+"""Starts Ray on this host, as a head or as one more host, the way a safe cluster needs it.
+
+Ray's own command does it; for clouds, Ray's cluster launcher and KubeRay do more.
+"""
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher.errors import ClusterError
+from launcher.resources import inherited_environment
+
+_HEALTH = {
+    # A host that is cut off is given up after 5 x 2 s; Ray's own 5 x 10 s would cost most of a
+    # restart, and a rank that waits for a peer cannot tell a slow one from a lost one.
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "5",
+}
+_LAST_LINES = 5
+
+
+def start_head(address: str, *, port: int, dashboard_port: int, cpus: int | None) -> Path:
+    """Starts a head that asks for a token; returns the file that has it."""
+    token = Path.home() / ".ray" / "auth_token"
+    if not token.exists():
+        token.parent.mkdir(mode=0o700, exist_ok=True)
+        with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+    _ray_start(
+        [
+            "--head",
+            f"--node-ip-address={address}",
+            f"--port={port}",
+            f"--dashboard-host={address}",
+            f"--dashboard-port={dashboard_port}",
+            *_cpus(cpus),
+        ],
+        _HEALTH,
+    )
+    return token
+
+
+def join(head: str, *, address: str, token_file: Path, cpus: int | None) -> None:
+    """Starts a host of the cluster whose head is at HOST:PORT."""
+    if not token_file.is_file():
+        raise ClusterError(f"there is no token in {token_file}; copy the head's ~/.ray/auth_token")
+    _ray_start(
+        [f"--address={head}", f"--node-ip-address={address}", *_cpus(cpus)],
+        {"RAY_AUTH_TOKEN_PATH": str(token_file.absolute())},
+    )
+
+
+def _cpus(cpus: int | None) -> list[str]:
+    return [] if cpus is None else [f"--num-cpus={cpus}"]
+
+
+def _ray_start(arguments: Sequence[str], environment: dict[str, str]) -> None:
+    """Ranks find `python` as this one: Ray's hosts run what the job says by its name."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments]
+    done = subprocess.run(
+        [*command, "--disable-usage-stats"],
+        env=inherited_environment(RAY_AUTH_MODE="token", PATH=_own_path(), **environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = "\n".join(done.stdout.strip().splitlines()[-_LAST_LINES:])
+        raise ClusterError(f"`ray start` failed with code {done.returncode}:\n{said}")
+
+
+def _own_path() -> str:
+    own = str(Path(sys.executable).parent)
+    return f"{own}:{inherited_environment().get('PATH', '')}"
