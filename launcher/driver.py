@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from launcher import checkpoint, lock, metrics, rundir
+from launcher import checkpoint, metrics, rundir
 from launcher.contracts import Attempt, Engine, StopRequest
 from launcher.engines import EngineChoice, EngineName, open_engine
 from launcher.errors import ExitCode, StorageError
@@ -40,27 +40,27 @@ def conduct(
     description: Description,
     *,
     engine: EngineChoice,
+    lock_fd: int,
     stop: StopRequest,
     audience: Audience,
 ) -> Outcome:
     """Trains the run to its end, through as many attempts as its retries allow.
 
-    PreflightError when another launcher trains it.
+    The caller holds the run's lock, whose descriptor is `lock_fd`.
     """
     require_trackers(plan)
-    with lock.held(run_dir) as lock_fd:
-        run_dir.remove(rundir.STOP)
-        run_dir.remove(rundir.OUTCOME)
-        with open_engine(engine, plan, lock_fd=lock_fd) as opened:  # imports torch meanwhile
-            _describe(run_dir, plan, description)
-            with (
-                tracked(run_dir, plan, stop=stop),
-                Watch(run_dir, stop=stop, audience=audience) as watch,
-            ):
-                run = _Run(run_dir, plan, opened, name=engine.name, watch=watch, stop=stop)
-                outcome = run.outcome(_attempts(run))
-                with contextlib.suppress(StorageError):  # what is returned says it all the same
-                    run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
+    run_dir.remove(rundir.STOP)
+    run_dir.remove(rundir.OUTCOME)
+    with open_engine(engine, plan, lock_fd=lock_fd) as opened:  # imports torch meanwhile
+        _describe(run_dir, plan, description)
+        with (
+            tracked(run_dir, plan, stop=stop),
+            Watch(run_dir, stop=stop, audience=audience) as watch,
+        ):
+            run = _Run(run_dir, plan, opened, name=engine.name, watch=watch, stop=stop)
+            outcome = run.outcome(_attempts(run))
+            with contextlib.suppress(StorageError):  # what is returned says it all the same
+                run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
     return outcome
 
 

@@ -6,9 +6,9 @@ How it got there is the driver's knowledge.
 import contextlib
 
 from launcher import checkpoint, lock, rundir
-from launcher.errors import ExitCode
+from launcher.errors import ExitCode, LauncherError
 from launcher.metrics import Follower, Tally
-from launcher.outcome import Outcome, Status
+from launcher.outcome import Failure, Kind, Outcome, Status
 from launcher.rundir import RunDir
 
 
@@ -41,6 +41,24 @@ def outcome_of(run_dir: RunDir) -> Outcome:
         metrics=tally.metrics,
         checkpoint=newest_checkpoint(run_dir, up_to=tally.step),
         error=None,
+    )
+
+
+def refusal(run_dir: RunDir, error: LauncherError) -> Outcome:
+    """The outcome of a run that was refused before it could be described."""
+    kinds: dict[int, Kind] = {ExitCode.SPEC: "spec", ExitCode.PREFLIGHT: "storage"}
+    kind = kinds.get(error.exit_code, "cluster")
+    return Outcome(
+        run_id=run_dir.run_id,
+        status="failed",
+        exit_code=error.exit_code,
+        run_dir=run_dir.path(),
+        attempts=0,
+        step=0,
+        epoch=0,
+        metrics={},
+        checkpoint=None,
+        error=Failure(kind=kind, message=str(error), rank=0),
     )
 
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +95,11 @@ class Host:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
 
+    def close(self) -> None:
+        """Ends what keeps its namespaces."""
+        self._holder.kill()
+        self._holder.communicate()
+
     def cut_off(self) -> None:
         """Takes it off the network; what runs there goes on."""
         _ip("link", "set", f"{self.name}-b", "down")
@@ -119,8 +123,7 @@ def hosts(*names: str, folder: Path) -> Iterator[list[Host]]:
     finally:
         for host in made:
             host.kill()
-            host._holder.kill()
-            host._holder.wait()
+            host.close()
         _remove(names)
 
 

@@ -155,3 +155,14 @@ def test_what_a_host_says_after_its_end_changes_nothing(state: str) -> None:
     attempt.hear(0, ended(0))
     attempt.hear(0, News.model_validate({"state": state}))
     assert attempt.end().status == "succeeded"
+
+
+def test_a_lost_host_is_to_blame_though_its_peers_ended_first_and_it_was_told_to_end() -> None:
+    attempt = Attempt()
+    attempt.hear(0, ended(0, status="stopped"))
+    attempt.later(0.4)
+    assert attempt.orders() == [(1, "end")]
+    attempt.lose(1)
+    end = attempt.end()
+    assert end.failure
+    assert end.failure.message == "rank 2: host 1 was lost"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from launcher import driver, rundir
+from launcher import driver, lock, rundir
 from launcher.contracts import Attempt, Engine, StopRequest
 from launcher.engines import EngineChoice
 from launcher.outcome import AttemptEnd, Failure, Kind, Outcome
@@ -63,14 +63,16 @@ class Run:
             return nullcontext(engine)
 
         self._patch.setattr(driver, "open_engine", open_engine)
-        return driver.conduct(
-            self.run_dir,
-            self.plan,
-            driver.Description("name: digits\n", (), this_host(), datetime.now(UTC)),
-            engine=EngineChoice("local"),
-            stop=StopRequest(),
-            audience=Silence(),
-        )
+        with lock.held(self.run_dir) as lock_fd:
+            return driver.conduct(
+                self.run_dir,
+                self.plan,
+                driver.Description("name: digits\n", (), this_host(), datetime.now(UTC)),
+                engine=EngineChoice("local"),
+                lock_fd=lock_fd,
+                stop=StopRequest(),
+                audience=Silence(),
+            )
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [e for e in self.run_dir.read_lines(rundir.EVENTS) if e["event"] == kind]

@@ -4,18 +4,29 @@ It trains as `run` and `resume` do, against what the cluster has, in a copy of t
 with the run.
 """
 
+import contextlib
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from launcher import rundir
-from launcher.cli.asking import find_run, overrides_option, plan_spec, spec_argument
+from launcher import lock, rundir
+from launcher.cli.asking import (
+    find_run,
+    output_option,
+    overrides_option,
+    plan_spec,
+    spec_argument,
+)
 from launcher.cli.training import go_on, train
 from launcher.engines import EngineChoice
+from launcher.errors import LauncherError, StorageError
+from launcher.history import refusal
 from launcher.resources import Resources
+from launcher.rundir import RunDir
 
 
 @click.group(hidden=True)
@@ -43,17 +54,19 @@ def run_job(
 ) -> None:
     """Train SPEC, a path below the folder that was sent."""
     run_dir = rundir.create(storage, run_id)
-    code = run_dir.local(rundir.CODE)
-    with rundir.storage_errors(str(code)):
-        shutil.copytree(Path(), code)
-    asked = plan_spec(
-        code / spec,
-        overrides=overrides,
-        storage=storage,
-        resources=_cluster_resources(),
-        run_id=run_id,
-    )
-    train(run_dir, asked, overrides, _here(wait_timeout_s), output="text")
+    with lock.held(run_dir) as lock_fd, _refusals_kept(run_dir):
+        code = run_dir.local(rundir.CODE)
+        with rundir.storage_errors(str(code)):
+            shutil.copytree(Path(), code)
+        asked = plan_spec(
+            code / spec,
+            overrides=overrides,
+            storage=storage,
+            resources=_cluster_resources(),
+            run_id=run_id,
+        )
+        engine = _here(wait_timeout_s)
+        train(run_dir, asked, overrides, engine, lock_fd=lock_fd, output="text")
 
 
 @job.command("resume")
@@ -61,16 +74,31 @@ def run_job(
 @overrides_option
 @click.option("--storage", required=True)
 @wait_timeout_option
-def resume_job(run: str, overrides: tuple[str, ...], storage: str, wait_timeout_s: float) -> None:
+@output_option
+def resume_job(
+    run: str, overrides: tuple[str, ...], storage: str, wait_timeout_s: float, output: str
+) -> None:
     """Go on with RUN."""
     run_dir = find_run(run, storage)
     go_on(
         run_dir,
         overrides,
-        output="text",
+        output=output,
         engine=_here(wait_timeout_s),
         resources=_cluster_resources(),
     )
+
+
+@contextlib.contextmanager
+def _refusals_kept(run_dir: RunDir) -> Iterator[None]:
+    """The person who submitted it has no other word from here than the run's directory."""
+    try:
+        yield
+    except LauncherError as error:
+        with contextlib.suppress(StorageError):
+            outcome = refusal(run_dir, error).model_dump(mode="json")
+            run_dir.write_json(rundir.OUTCOME, outcome)
+        raise
 
 
 def _here(wait_timeout_s: float) -> EngineChoice:

@@ -1,28 +1,21 @@
 """`submit`: from this machine to a job on a cluster."""
 
 import math
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
 from launcher import packing, planner, specfile
 from launcher.cli.asking import fresh_id, output_option, put, say, spec_argument
 from launcher.cli.clusters import known_clusters
+from launcher.cli.jobs import exit_code_of, open_jobs, remote_command, run_there, shared_storage
 from launcher.cli.shipped import wait_timeout_option
 from launcher.cluster.names import Cluster
-from launcher.errors import ExitCode, SpecError
 from launcher.resources import this_host
 from launcher.spec import JobSpec
-
-if TYPE_CHECKING:  # importing Ray costs half a second: what needs it does so when all is checked
-    from launcher.cluster.jobs import Job, Jobs
-
-_EXIT_CODES = {"STOPPED": ExitCode.STOPPED, "FAILED": ExitCode.LOST, "SUCCEEDED": 0}
-"""Of a job whose command did not exit by itself."""
 
 
 @click.command()
@@ -63,42 +56,28 @@ def submit(
     )
     _announce(run_id, there, place, output=output)
     if follow or wait:
-        await_end(jobs, run_id, follow=follow)
+        if follow:
+            for text in jobs.follow(run_id, timeout_s=math.inf):
+                click.echo(text, nl=False)
+        sys.exit(exit_code_of(jobs.wait(run_id, timeout_s=math.inf)))
 
 
-def open_jobs(cluster: Cluster) -> "Jobs":
-    """The jobs of a cluster; ClusterError where it does not answer."""
-    from launcher.cluster.jobs import Jobs
-
-    return Jobs(cluster)
-
-
-def remote_command(arguments: Sequence[str]) -> str:
-    """This command line, for a shell on the head."""
-    return shlex.join(["python", "-m", "launcher", *arguments])
-
-
-def shared_storage(storage: str | None, cluster: Cluster) -> str:
-    """SpecError where a folder cannot be the same one on every host."""
-    if not storage or not Path(storage).is_absolute():
-        raise SpecError(
-            f"storage is {storage or 'absent'}, and hosts of {cluster} need a folder that all of "
-            "them share; name it: --storage /SHARED/runs, `storage:` in the spec, or once for all: "
-            f"launcher cluster add {cluster.name or 'NAME'} {cluster.url} --storage /SHARED/runs"
-        )
-    return storage
-
-
-def await_end(jobs: "Jobs", job_id: str, *, follow: bool) -> NoReturn:
-    """Exits as the job's command did; its state decides, not the end of its output."""
-    if follow:
-        for text in jobs.follow(job_id, timeout_s=math.inf):
-            click.echo(text, nl=False)
-    sys.exit(exit_code_of(jobs.wait(job_id, timeout_s=math.inf)))
-
-
-def exit_code_of(job: "Job") -> int:
-    return job.exit_code if job.exit_code is not None else _EXIT_CODES.get(job.state, 1)
+def resume_there(
+    run: str,
+    overrides: Sequence[str],
+    *,
+    cluster: str,
+    storage: str | None,
+    output: str,
+) -> NoReturn:
+    """Goes on with a run on a cluster; it has its code beside it."""
+    changes = [f"--set={override}" for override in overrides]
+    run_there(
+        ["job", "resume", run, *changes, f"--output={output}"],
+        cluster=cluster,
+        storage=storage,
+        output=output,
+    )
 
 
 def _check(path: Path, overrides: Sequence[str]) -> JobSpec:

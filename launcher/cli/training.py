@@ -8,7 +8,7 @@ from typing import Any, NoReturn, cast
 
 import click
 
-from launcher import driver, rundir
+from launcher import driver, lock, rundir
 from launcher.cli.asking import (
     Asked,
     find_run,
@@ -58,7 +58,8 @@ def run(
     asked = plan_spec(spec, overrides=overrides, storage=storage)
     choice = _engine(engine, asked.plan)
     run_dir = rundir.create(asked.plan.storage, asked.plan.run_id)
-    train(run_dir, asked, overrides, choice, output=output)
+    with lock.held(run_dir) as lock_fd:
+        train(run_dir, asked, overrides, choice, lock_fd=lock_fd, output=output)
 
 
 @click.command()
@@ -66,11 +67,21 @@ def run(
 @overrides_option
 @storage_option
 @engine_option
+@click.option("--cluster", default=None, metavar="NAME", help="Go on on that Ray cluster.")
 @output_option
 def resume(
-    run: str, overrides: tuple[str, ...], storage: str | None, engine: str | None, output: str
+    run: str,
+    overrides: tuple[str, ...],
+    storage: str | None,
+    engine: str | None,
+    cluster: str | None,
+    output: str,
 ) -> None:
     """Go on with RUN from its last good checkpoint, with changes if there are any."""
+    if cluster is not None:
+        from launcher.cli.submitting import resume_there
+
+        resume_there(run, overrides, cluster=cluster, storage=storage, output=output)
     go_on(find_run(run, storage), overrides, output=output, engine=engine)
 
 
@@ -103,7 +114,8 @@ def go_on(
         )
         _report(Outcome.model_validate(ended), output=output, trained=False)
     choice = engine if isinstance(engine, EngineChoice) else _engine(engine, asked.plan)
-    train(run_dir, asked, overrides, choice, output=output)
+    with lock.held(run_dir) as lock_fd:
+        train(run_dir, asked, overrides, choice, lock_fd=lock_fd, output=output)
 
 
 def train(
@@ -112,6 +124,7 @@ def train(
     overrides: tuple[str, ...],
     engine: EngineChoice,
     *,
+    lock_fd: int,
     output: str,
 ) -> NoReturn:
     """Trains the run to its end, and exits as it did."""
@@ -130,6 +143,7 @@ def train(
                 now=datetime.now(UTC),
             ),
             engine=engine,
+            lock_fd=lock_fd,
             stop=stop,
             audience=console,
         )

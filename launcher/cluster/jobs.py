@@ -21,7 +21,6 @@ from launcher.errors import ClusterError
 from launcher.packing import Packed
 
 _POLL_S = 0.5
-logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each package that it sends
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 
@@ -47,6 +46,7 @@ class Jobs:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each package that it sends
         with self._errors():
             self._client = JobSubmissionClient(cluster.url, headers=_headers(cluster))
 

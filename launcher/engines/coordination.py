@@ -3,6 +3,7 @@
 Pure: no clock, no processes, no network; the engines carry messages and time.
 """
 
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,9 +74,9 @@ class Coordination:
             RankEnd(
                 rank=rank,
                 exit_status=-signal.SIGKILL,
-                died=0.0,
+                died=math.inf,  # what a rank said itself before counts more
                 report=None,
-                killed_by_us=host.told_to_end,
+                killed_by_us=False,
                 lost_with=message,
             )
             for rank in host.ranks

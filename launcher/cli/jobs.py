@@ -1,0 +1,124 @@
+"""Commands that run as jobs on a cluster's head: this command line again, beside the runs.
+
+What a job is, is known to `cluster`; here its output is told apart, and its end becomes ours.
+"""
+
+import json
+import math
+import re
+import secrets
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from launcher.cli.asking import put
+from launcher.cli.clusters import known_clusters
+from launcher.cluster.names import Cluster
+from launcher.errors import ExitCode, SpecError
+
+if TYPE_CHECKING:  # importing Ray costs half a second: what needs it does so when all is checked
+    from launcher.cluster.jobs import Job, Jobs
+
+_EXIT_CODES = {"STOPPED": ExitCode.STOPPED, "FAILED": ExitCode.LOST, "SUCCEEDED": 0}
+"""Of a job whose command did not exit by itself."""
+_RUN = "launcher_run"
+_POLL_S = 0.3
+_MARK = "launcher-output-begins"
+_ENTRYPOINT = re.compile(r"^Running entrypoint for job launcher-.*\n", re.MULTILINE)
+
+
+def run_there(
+    arguments: Sequence[str], *, cluster: str, storage: str | None, output: str
+) -> NoReturn:
+    """Prints what the command prints there, as it prints it, and exits as it does."""
+    there = known_clusters().find(cluster)
+    place = shared_storage(storage or there.storage, there)
+    jobs = open_jobs(there)
+    _await_run(jobs, arguments)
+    verb = next(word for word in arguments if word != "job")
+    job_id = f"launcher-{verb}-{secrets.token_hex(4)}"
+    jobs.submit(
+        job_id,
+        f"echo {_MARK}; exec {remote_command([*arguments, f'--storage={place}'])}",
+        folder=None,
+        files=(),
+        metadata={"launcher_command": verb},
+    )
+    text = _after_mark(jobs.follow(job_id, timeout_s=math.inf))
+    if output == "json":
+        _put_document("".join(text))
+    else:
+        for piece in text:
+            click.echo(piece, nl=False)
+    sys.exit(exit_code_of(jobs.wait(job_id, timeout_s=math.inf)))
+
+
+def _await_run(jobs: "Jobs", arguments: Sequence[str]) -> None:
+    """Returns when the run that is meant is there to see, if a job is about to start it."""
+    mine = [job for job in jobs.all() if _RUN in job.metadata]
+    meant = [
+        job for job in mine for word in arguments if word and job.metadata[_RUN].startswith(word)
+    ] or (mine[-1:] if "@last" in arguments else [])
+    for job in meant[-1:]:
+        while not jobs.get(job.id).ended and f"run {job.metadata[_RUN]} in " not in jobs.output(
+            job.id
+        ):
+            time.sleep(_POLL_S)
+
+
+def open_jobs(cluster: Cluster) -> "Jobs":
+    """The jobs of a cluster; ClusterError where it does not answer."""
+    from launcher.cluster.jobs import Jobs
+
+    return Jobs(cluster)
+
+
+def remote_command(arguments: Sequence[str]) -> str:
+    """This command line, for a shell on the head."""
+    return shlex.join(["python", "-m", "launcher", *arguments])
+
+
+def shared_storage(storage: str | None, cluster: Cluster) -> str:
+    """SpecError where a folder cannot be the same one on every host."""
+    if not storage or not Path(storage).is_absolute():
+        raise SpecError(
+            f"storage is {storage or 'absent'}, and hosts of {cluster} need a folder that all of "
+            "them share; name it: --storage /SHARED/runs, `storage:` in the spec, or once for all: "
+            f"launcher cluster add {cluster.name or 'NAME'} {cluster.url} --storage /SHARED/runs"
+        )
+    return storage
+
+
+def exit_code_of(job: "Job") -> int:
+    """That of its command; of a job that did not come to that, by its state."""
+    return job.exit_code if job.exit_code is not None else _EXIT_CODES.get(job.state, ExitCode.BUG)
+
+
+def _after_mark(output: Iterator[str]) -> Iterator[str]:
+    """Without what Ray says before the command starts; it may name the command a moment later."""
+    seen = ""
+    for piece in output:
+        seen += piece
+        _, mark, rest = seen.partition(f"\n{_MARK}\n")
+        if mark:
+            yield _ENTRYPOINT.sub("", rest)
+            break
+    for piece in output:
+        yield _ENTRYPOINT.sub("", piece)
+
+
+def _put_document(text: str) -> None:
+    """A job's news and data come in one stream: the JSON document is data, the rest is news."""
+    start = text.find("{\n")
+    try:
+        document, length = json.JSONDecoder().raw_decode(text[start:])
+    except ValueError:
+        click.echo(text, nl=False, err=True)
+        return
+    click.echo(text[:start] + text[start + length :].lstrip("\n"), nl=False, err=True)
+    put(document)

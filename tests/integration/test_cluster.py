@@ -1,0 +1,238 @@
+"""From a laptop to a Ray cluster of separate hosts: submit, watch, stop, lose a host, go on."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher import rundir
+from launcher.data.order import epoch_order
+from launcher.rundir import RunDir
+from tests import hosts
+from tests.hosts import Host
+from tests.job import (
+    GLOBAL_BATCH_SIZE,
+    LAST_STEP,
+    MAX_EPOCHS,
+    SAMPLES,
+    SEED,
+    Launcher,
+    eventually,
+    recorded_steps,
+    reproducible,
+    weights,
+    write_job,
+)
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(bool(hosts.missing()), reason=hosts.missing() or "all is here"),
+    pytest.mark.timeout(600),
+]
+
+SECRET = "tmyyqsbwgcdnzrlx"
+
+
+@dataclass
+class Lab:
+    """A cluster of three hosts with a core each, and a laptop beside it."""
+
+    head: Host
+    one: Host
+    two: Host
+    laptop: Host
+    token: Path
+    folder: Path
+
+    @property
+    def storage(self) -> Path:
+        return self.folder / "runs"
+
+    def join(self, host: Host) -> None:
+        done = host.launcher(
+            *("cluster", "join", f"{self.head.address}:6379", "--address", host.address),
+            *("--token-file", str(self.token), "--cpus", "1"),
+        )
+        assert done.returncode == 0, done.stderr
+
+    def job(self, name: str, **changes: Any) -> Path:
+        """A tiny job in a folder of its own."""
+        return write_job(self.folder / name, **changes)
+
+    def submit(self, spec: Path, *arguments: str) -> RunDir:
+        """The directory of the run that was submitted."""
+        done = self.laptop.launcher("submit", str(spec), "--cluster", "lab", *arguments)
+        assert done.returncode == 0, done.stderr
+        return RunDir(str(self.storage / done.stdout.splitlines()[0]))
+
+    def ask(self, *arguments: str, exit_code: int = 0) -> dict[str, Any]:
+        """What a command says on the laptop about the cluster, as JSON."""
+        done = self.laptop.launcher(*arguments, "--cluster", "lab", "-o", "json")
+        assert done.returncode == exit_code, done.stdout + done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def wait(self, run_dir: RunDir, *, exit_code: int = 0) -> dict[str, Any]:
+        return self.ask("wait", run_dir.run_id, exit_code=exit_code)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    folder = tmp_path_factory.mktemp("lab")
+    with hosts.hosts("head", "one", "two", "laptop", folder=folder) as (head, one, two, laptop):
+        up = head.run(
+            *(sys.executable, "-m", "launcher", "cluster", "up"),
+            *("--address", head.address, "--cpus", "1"),
+            WANDB_API_KEY=SECRET,
+        )
+        assert up.returncode == 0, up.stderr
+        lab = Lab(head, one, two, laptop, head.home / ".ray" / "auth_token", folder)
+        lab.join(one)
+        named = laptop.launcher(
+            *("cluster", "add", "lab", f"http://{head.address}:8265"),
+            *("--token-file", str(lab.token), "--storage", str(lab.storage)),
+        )
+        assert named.returncode == 0, named.stderr
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """The same job on this machine, by the local engine."""
+    spec = write_job(tmp_path_factory.mktemp("local"))
+    with Launcher(spec) as launcher:
+        assert launcher.run().exit_code == 0
+        yield launcher
+
+
+def rows(run_dir: RunDir) -> list[dict[str, Any]]:
+    return list(run_dir.read_lines(rundir.METRICS))
+
+
+def events(run_dir: RunDir, kind: str) -> list[dict[str, Any]]:
+    return [event for event in run_dir.read_lines(rundir.EVENTS) if event["event"] == kind]
+
+
+def reach(run_dir: RunDir, step: int) -> None:
+    eventually(
+        lambda: any(row["step"] >= step for row in rows(run_dir)), timeout_s=90, what=f"step {step}"
+    )
+
+
+def placed(run_dir: RunDir) -> list[list[str]]:
+    """The hosts of each attempt."""
+    return [[host["host"] for host in event["hosts"]] for event in events(run_dir, "placed")]
+
+
+def assert_same_as_local(run_dir: RunDir, unbroken: Launcher) -> None:
+    assert weights(run_dir) == weights(unbroken.run_dir)
+    assert reproducible(rows(run_dir)) == reproducible(unbroken.rows())
+
+
+def assert_every_sample_once(folder: Path) -> None:
+    orders = [
+        epoch_order(samples=SAMPLES, seed=SEED, epoch=epoch).tolist()
+        for epoch in range(1, MAX_EPOCHS + 1)
+    ]
+    size = GLOBAL_BATCH_SIZE
+    expected = [order[at : at + size] for order in orders for at in range(0, SAMPLES, size)]
+    steps = recorded_steps(folder)
+    taken = [
+        [index for rank in sorted(steps[step]) for index in steps[step][rank]]
+        for step in sorted(steps)
+    ]
+    assert taken == expected
+
+
+def test_a_submitted_job_has_the_weights_of_a_local_one(lab: Lab, unbroken: Launcher) -> None:
+    run_dir = lab.submit(lab.job("same"))
+    outcome = lab.wait(run_dir)
+    assert (outcome["status"], outcome["step"]) == ("succeeded", LAST_STEP)
+    assert placed(run_dir) == [[lab.head.address, lab.one.address]]
+    assert_same_as_local(run_dir, unbroken)
+    listed = lab.ask("ls")["runs"]
+    assert run_dir.run_id in [run["run_id"] for run in listed]
+
+
+def test_a_worker_host_that_dies_is_replaced_and_changes_nothing(
+    lab: Lab, unbroken: Launcher
+) -> None:
+    run_dir = lab.submit(lab.job("dies", model__args={"forward_s": 0.2}))
+    reach(run_dir, 6)
+    lab.one.kill()
+    lab.join(lab.two)
+    outcome = lab.wait(run_dir)
+    assert outcome["attempts"] == 2
+    (failure,) = events(run_dir, "failure")
+    assert failure["kind"] == "lost"
+    assert failure["message"] == f"rank 1: host {lab.one.address} was lost"
+    assert placed(run_dir)[-1] == [lab.head.address, lab.two.address]
+    assert_same_as_local(run_dir, unbroken)
+    lab.join(lab.one)
+
+
+def test_a_worker_host_that_is_cut_off_is_given_up_and_the_run_goes_on(
+    lab: Lab, unbroken: Launcher
+) -> None:
+    run_dir = lab.submit(lab.job("cut", model__args={"forward_s": 0.2}))
+    reach(run_dir, 6)
+    (before,) = placed(run_dir)
+    (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
+    worker.cut_off()
+    outcome = lab.wait(run_dir)
+    assert outcome["attempts"] == 2
+    assert worker.address not in placed(run_dir)[-1]
+    assert_same_as_local(run_dir, unbroken)
+    worker.kill()
+    worker.reconnect()
+    lab.join(worker)
+
+
+def test_a_run_whose_driver_was_killed_goes_on_with_the_code_it_was_sent_with(
+    lab: Lab, unbroken: Launcher
+) -> None:
+    spec = lab.job("driver", model__args={"forward_s": 0.1})
+    run_dir = lab.submit(spec)
+    reach(run_dir, 6)
+    spec.with_name("tiny.py").write_text("raise SystemExit('other code')")
+    for process in lab.head.processes():
+        if run_dir.run_id in " ".join(process.cmdline()) and "launcher" in process.cmdline():
+            process.kill()
+    assert lab.wait(run_dir, exit_code=13)["status"] == "lost"
+    done = lab.laptop.launcher("resume", run_dir.run_id, "--cluster", "lab", "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["attempts"] == 2
+    assert_same_as_local(run_dir, unbroken)
+
+
+def test_stop_takes_a_checkpoint_first(lab: Lab, unbroken: Launcher) -> None:
+    run_dir = lab.submit(lab.job("stop", model__args={"forward_s": 0.1}))
+    reach(run_dir, 6)
+    stopped = lab.ask("stop", run_dir.run_id)
+    assert (stopped["status"], stopped["exit_code"]) == ("stopped", 20)
+    assert stopped["checkpoint"].endswith(f"{stopped['step']:08d}")
+    resumed = lab.laptop.launcher("resume", run_dir.run_id, "--cluster", "lab")
+    assert resumed.returncode == 0, resumed.stdout
+    assert_same_as_local(run_dir, unbroken)
+
+
+def test_an_elastic_run_grows_when_a_host_joins_and_repeats_no_sample(lab: Lab) -> None:
+    lab.two.kill()
+    job = lab.job(
+        "elastic",
+        model__args={"forward_s": 0.7},
+        resources__world_size=[1, 4],
+        train__global_batch_size=GLOBAL_BATCH_SIZE,
+        train__micro_batch_size=8,
+    )
+    run_dir = lab.submit(job)
+    reach(run_dir, 3)
+    lab.join(lab.two)
+    lab.head.launcher("cluster", "list")
+    outcome = lab.wait(run_dir)
+    assert outcome["step"] == LAST_STEP
+    assert_every_sample_once(job.parent)
