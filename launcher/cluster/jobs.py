@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 import launcher
@@ -120,7 +121,7 @@ class Jobs:
                 f"cluster {self._cluster} does not answer at {self._cluster.url}; is its head up, "
                 "and is this the address of its dashboard (port 8265)?"
             ) from error
-        except RuntimeError as error:
+        except (RuntimeError, RayError) as error:
             raise ClusterError(self._explain(str(error))) from error
 
     def _explain(self, text: str) -> str:

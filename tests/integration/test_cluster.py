@@ -22,7 +22,6 @@ from tests.job import (
     SEED,
     Launcher,
     eventually,
-    recorded_steps,
     reproducible,
     weights,
     write_job,
@@ -134,18 +133,23 @@ def assert_same_as_local(run_dir: RunDir, unbroken: Launcher) -> None:
 
 
 def assert_every_sample_once(folder: Path) -> None:
+    """Each step took its positions of the epoch's order, also where another number of ranks did it
+    again after a restart."""
     orders = [
         epoch_order(samples=SAMPLES, seed=SEED, epoch=epoch).tolist()
         for epoch in range(1, MAX_EPOCHS + 1)
     ]
     size = GLOBAL_BATCH_SIZE
     expected = [order[at : at + size] for order in orders for at in range(0, SAMPLES, size)]
-    steps = recorded_steps(folder)
-    taken = [
-        [index for rank in sorted(steps[step]) for index in steps[step][rank]]
-        for step in sorted(steps)
-    ]
-    assert taken == expected
+    taken: dict[int, set[tuple[int, ...]]] = {}
+    for line in (folder / "steps.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        taken.setdefault(record["step"], set()).add(tuple(record["indices"]))
+    assert sorted(taken) == list(range(1, len(expected) + 1))
+    for step, batch in enumerate(expected, start=1):
+        half = -(-len(batch) // 2)
+        alone, halves = {tuple(batch)}, {tuple(batch[:half]), tuple(batch[half:])}
+        assert taken[step] in (alone, halves, alone | halves), step
 
 
 def test_a_submitted_job_has_the_weights_of_a_local_one(lab: Lab, unbroken: Launcher) -> None:
@@ -210,7 +214,7 @@ def test_a_run_whose_driver_was_killed_goes_on_with_the_code_it_was_sent_with(
 
 
 def test_stop_takes_a_checkpoint_first(lab: Lab, unbroken: Launcher) -> None:
-    run_dir = lab.submit(lab.job("stop", model__args={"forward_s": 0.1}))
+    run_dir = lab.submit(lab.job("stop", model__args={"forward_s": 0.4}))
     reach(run_dir, 6)
     stopped = lab.ask("stop", run_dir.run_id)
     assert (stopped["status"], stopped["exit_code"]) == ("stopped", 20)
@@ -220,19 +224,68 @@ def test_stop_takes_a_checkpoint_first(lab: Lab, unbroken: Launcher) -> None:
     assert_same_as_local(run_dir, unbroken)
 
 
-def test_an_elastic_run_grows_when_a_host_joins_and_repeats_no_sample(lab: Lab) -> None:
-    lab.two.kill()
+def test_an_elastic_run_grows_and_shrinks_with_its_cluster_and_repeats_no_sample(lab: Lab) -> None:
+    for worker in (lab.one, lab.two):
+        worker.kill()
     job = lab.job(
         "elastic",
-        model__args={"forward_s": 0.7},
-        resources__world_size=[1, 4],
-        train__global_batch_size=GLOBAL_BATCH_SIZE,
-        train__micro_batch_size=8,
+        model__args={"forward_s": 0.8},
+        resources__world_size=[1, 2],
     )
     run_dir = lab.submit(job)
     reach(run_dir, 3)
-    lab.join(lab.two)
-    lab.head.launcher("cluster", "list")
+    lab.join(lab.one)
+    eventually(lambda: len(placed(run_dir)) == 2, timeout_s=60)
+    reach(run_dir, rows(run_dir)[-1]["step"] + 4)
+    lab.one.kill()
     outcome = lab.wait(run_dir)
     assert outcome["step"] == LAST_STEP
+    assert [len(ranks) for ranks in placed(run_dir)] == [1, 2, 1]
+    assert [event["kind"] for event in events(run_dir, "failure")] == ["lost"]
     assert_every_sample_once(job.parent)
+
+
+def test_a_run_for_which_there_is_no_room_says_so_and_gives_up_in_time(lab: Lab) -> None:
+    job = lab.job("room", resources__world_size=16, train__global_batch_size=32)
+    done = lab.laptop.launcher(
+        "submit", str(job), "--cluster", "lab", "--wait", "--wait-timeout", "3"
+    )
+    assert done.returncode == 5, done.stdout + done.stderr
+    run_dir = RunDir(str(lab.storage / done.stdout.splitlines()[0]))
+    assert "16 ranks of 1 CPUs each do not fit" in events(run_dir, "waiting")[0]["reason"]
+    shown = lab.ask("show", run_dir.run_id)
+    assert shown["outcome"]["error"]["kind"] == "no_capacity"
+
+
+def test_a_missing_token_and_an_unreachable_head_are_told_in_one_line(lab: Lab) -> None:
+    job = str(lab.job("refused"))
+    storage = f"--storage={lab.storage}"
+    url = f"http://{lab.head.address}:8265"
+    nobody = lab.folder / "nobody"
+    nobody.mkdir()
+    refused = lab.laptop.run(
+        *(sys.executable, "-m", "launcher", "submit", job, "--cluster", url, storage),
+        HOME=str(nobody),
+    )
+    assert refused.returncode == 4
+    assert refused.stderr.splitlines()[-1].startswith(f"error: cluster {url} refuses us: its token")
+    silent = lab.laptop.launcher("submit", job, "--cluster", "http://10.77.0.99:8265", storage)
+    assert silent.returncode == 4
+    assert "does not answer" in silent.stderr.splitlines()[-1]
+
+
+def test_a_planted_secret_is_found_nowhere(lab: Lab) -> None:
+    found = [
+        path
+        for path in lab.storage.rglob("*")
+        if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
+    assert found == []
+    command_lines = [" ".join(process.cmdline()) for process in lab.head.processes()]
+    assert not any(SECRET in line for line in command_lines)
+    listed = lab.laptop.run(
+        *("curl", "-s", "-H", f"Authorization: Bearer {lab.token.read_text()}"),
+        f"http://{lab.head.address}:8265/api/jobs/",
+    )
+    assert "launcher_run" in listed.stdout
+    assert SECRET not in listed.stdout

@@ -21,7 +21,7 @@ from launcher.rundir import RunDir
 
 _POLL_S = 0.1
 _POLL_DYING_S = 0.02
-_LOOK_FOR_ROOM_S = 5.0
+_LOOK_FOR_ROOM_S = 2.0
 """How often a run that may grow looks for more hosts; it grows when it sees room twice."""
 
 

@@ -19,11 +19,13 @@ from launcher.engines.coordination import Post
 from launcher.engines.protocol import Message, News
 from launcher.engines.ray.host import Host
 from launcher.engines.ray.placement import Need, Node, Seat
+from launcher.errors import ClusterError
 from launcher.resources import Resources, this_host, together
 
 _HEAR_S = 10.0
 """How long a host waits for news of its ranks before it answers that there are none."""
 _CLOSE_TIMEOUT_S = 5.0
+_ANSWER_S = 15.0
 
 
 class HostLostError(Exception):
@@ -63,19 +65,25 @@ def disconnect() -> None:
 
 
 def resources() -> Resources:
-    """What the hosts of the cluster have together, as each of them says of itself."""
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    ask: Any = ray.remote(num_cpus=0)(_describe_this_host)
-    asked = [
+    """What the hosts of the cluster have together, as each that answers says of itself."""
+    ask: Any = ray.remote(num_cpus=0, max_retries=0)(_describe_this_host)
+    asked = {
         ask.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
-        ).remote()
-        for node in alive
-    ]
-    hosts = [Resources.from_json(text) for text in ray.get(asked)]
-    cores = tuple(int(node["Resources"].get("CPU", 0)) for node in alive)
-    gpus = [int(node["Resources"].get("GPU", 0)) for node in alive]
-    return together(hosts, cores_by_host=cores, gpus_by_host=gpus)
+        ).remote(): node["Resources"]
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    hosts, cores, gpus = [], [], []
+    for answer in answered:
+        with contextlib.suppress(RayError):  # it was lost meanwhile
+            hosts.append(Resources.from_json(ray.get(answer)))
+            cores.append(int(asked[answer].get("CPU", 0)))
+            gpus.append(int(asked[answer].get("GPU", 0)))
+    if not hosts:
+        raise ClusterError(f"no host of the cluster answered within {_ANSWER_S:g} s")
+    return together(hosts, cores_by_host=tuple(cores), gpus_by_host=gpus)
 
 
 def _describe_this_host() -> str:
