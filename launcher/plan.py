@@ -125,6 +125,9 @@ class Retries(Frozen):
     crash: int
     hang: int
     hang_timeout_s: int
+    hang_patience: float
+    """A pause this many times as long as the longest before is a hang too; 0.0: `hang_timeout_s`
+    alone decides."""
 
 
 class Wandb(Frozen):

@@ -174,10 +174,11 @@ class Retries(Section):
     """Restarts after the user's code raised or crashed in the middle of training."""
 
     hang: Count | None = None
-    """Restarts after no rank made progress for `hang_timeout_s`."""
+    """Restarts after a hang: no rank made progress for `hang_timeout_s`."""
 
     hang_timeout_s: Positive | None = None
-    """Seconds without progress after which a run counts as hung."""
+    """Seconds without progress that are a hang. Absent: 60, or 10 times the longest pause that the
+    run has made, whichever is more; 600 during the first four steps."""
 
 
 class Wandb(Section):

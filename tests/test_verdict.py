@@ -23,7 +23,7 @@ def rank_end(rank: int, report: AttemptEnd | Status | None = "succeeded", **know
 
 
 def judge(*ends: RankEnd, hung_rank: int | None = None, out_of_memory: bool = False) -> AttemptEnd:
-    return verdict(ends, hung_rank=hung_rank, hang_timeout_s=60, out_of_memory=out_of_memory)
+    return verdict(ends, hung_rank=hung_rank, stalled_s=60.0, out_of_memory=out_of_memory)
 
 
 def blame(*ends: RankEnd, **known: Any) -> Failure:

@@ -39,7 +39,7 @@ class Coordination:
 
     def __init__(self, starts: Sequence[Start]) -> None:
         self._hosts = [_Host(start) for start in starts]
-        self._hang_timeout_s = starts[0].plan.retries.hang_timeout_s
+        self._stalled_s = 0.0
         self._hung_rank: int | None = None
         self._first_death: float | None = None
 
@@ -62,6 +62,7 @@ class Coordination:
             case "stalled" if self._hung_rank is None and self._all_stalled():
                 counts = self._counts()
                 self._hung_rank = min(counts, key=lambda rank: counts[rank])
+                self._stalled_s = news.stalled_s
                 yield from self._tell_all(Order(command="dump"))
                 self._dying(now)
             case "ended":
@@ -107,7 +108,7 @@ class Coordination:
         return verdict(
             sorted(ends, key=lambda end: end.rank),
             hung_rank=self._hung_rank,
-            hang_timeout_s=self._hang_timeout_s,
+            stalled_s=self._stalled_s,
             out_of_memory=any(host.news and host.news.out_of_memory for host in self._hosts),
         )
 

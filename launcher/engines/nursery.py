@@ -15,6 +15,7 @@ from typing import Literal
 
 from launcher.distributed import Rendezvous
 from launcher.engines import rank_process
+from launcher.engines.progress import Progress
 from launcher.engines.protocol import News, RankEnd, Start, parse_message
 from launcher.resources import oom_kill_count
 
@@ -32,8 +33,10 @@ class Group:
         self._start = start
         self._tell = tell
         self._ranks: list[rank_process.RankProcess] = []
-        self._progress = rank_process.Progress(start.ranks)
-        self._hang_timeout_s = start.plan.retries.hang_timeout_s
+        retries = start.plan.retries
+        self._progress = Progress(
+            start.ranks, timeout_s=retries.hang_timeout_s, patience=retries.hang_patience
+        )
         self._state: Literal["moving", "stalled", "done"] = "moving"
         self._oom_kills = oom_kill_count()
         self._first_death = 0.0
@@ -70,7 +73,8 @@ class Group:
         state = self._state_of(ends, now=now)
         if state != self._state:
             self._state = state
-            self._tell(News(state=state, counts=self._counts(ends)))
+            counts, limit_s = self._counts(ends), self._progress.limit_s
+            self._tell(News(state=state, counts=counts, stalled_s=limit_s))
         if all(rank.status is not None for rank in self._ranks):
             self._tell(self._end())
 
@@ -79,7 +83,7 @@ class Group:
     ) -> Literal["moving", "stalled", "done"]:
         if all(end.done for end in ends):
             return "done"
-        return "stalled" if self._progress.stalled(self._hang_timeout_s, now=now) else "moving"
+        return "stalled" if self._progress.stalled(now=now) else "moving"
 
     def _counts(self, ends: Sequence[RankEnd]) -> dict[int, int]:
         counts = zip(ends, self._progress.counts(), strict=True)

@@ -94,6 +94,8 @@ class News(_Message):
     """With `listening`: where rank 0 waits for the others."""
     counts: dict[int, int] = {}
     """With `stalled`: pieces of work that each unfinished rank has done."""
+    stalled_s: float = 0.0
+    """With `stalled`: for how long nothing has moved."""
     ends: tuple[RankEnd, ...] = ()
     """With `ended`: one for each rank."""
     out_of_memory: bool = False

@@ -5,10 +5,8 @@ Which ranks there are, and when they must die, is the zygote's knowledge.
 
 import contextlib
 import faulthandler
-import mmap
 import os
 import signal
-import struct
 import sys
 import time
 import traceback
@@ -25,6 +23,7 @@ from launcher.distributed import (
     rank_environment,
     set_environment,
 )
+from launcher.engines.progress import Progress
 from launcher.engines.protocol import RankEnd, Start
 from launcher.outcome import AttemptEnd
 from launcher.rundir import RunDir
@@ -38,32 +37,6 @@ NEWS = signal.SIGCHLD
 """Tells the zygote to look at its ranks: one died (from the kernel), or has reported."""
 DUMP_STACKS = signal.SIGUSR1
 """Makes a rank write the stack of each of its threads into its log."""
-
-
-class Progress:
-    """Counters in memory that every rank of this host shares: one each, counting micro-batches."""
-
-    def __init__(self, ranks: int) -> None:
-        self._memory = mmap.mmap(-1, 8 * ranks)
-        self._format = struct.Struct(f"{ranks}Q")
-        self._seen = self.counts()
-        self._changed = time.monotonic()
-
-    def beat(self, rank: int) -> None:
-        """Called by a rank after each piece of work."""
-        count = struct.unpack_from("Q", self._memory, 8 * rank)[0]
-        struct.pack_into("Q", self._memory, 8 * rank, count + 1)
-
-    def stalled(self, timeout_s: float, *, now: float) -> bool:
-        """Whether no rank moved for too long. Until the first beat nothing counts."""
-        counts = self.counts()
-        if counts != self._seen or not any(counts):
-            self._seen, self._changed = counts, now
-        return now - self._changed >= timeout_s
-
-    def counts(self) -> tuple[int, ...]:
-        """Pieces of work done, by local rank."""
-        return self._format.unpack_from(self._memory)
 
 
 @dataclass

@@ -14,7 +14,7 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.
 
 
 def verdict(
-    ends: Sequence[RankEnd], *, hung_rank: int | None, hang_timeout_s: int, out_of_memory: bool
+    ends: Sequence[RankEnd], *, hung_rank: int | None, stalled_s: float, out_of_memory: bool
 ) -> AttemptEnd:
     """The end of the attempt.
 
@@ -22,7 +22,7 @@ def verdict(
     peers, or that we killed for it, are not.
     """
     if hung_rank is not None:
-        message = f"no rank made progress for {hang_timeout_s} s; rank {hung_rank} is behind"
+        message = f"no rank made progress for {stalled_s:g} s; rank {hung_rank} is behind"
         return _failed(next(end for end in ends if end.rank == hung_rank), "hang", message)
     in_order = sorted(ends, key=lambda end: end.died)
     for end in in_order:

@@ -25,6 +25,7 @@ __all__ = ["make_plan", "problems", "resized", "world_sizes"]
 _MODEL_LOSS = "launcher.task:output_loss"
 _CONSTANT = "torch.optim.lr_scheduler:ConstantLR"
 _METRICS = {"accuracy": "launcher.task:accuracy"}
+_HANG_PATIENCE = 10.0
 _PINNED = ("train.precision", "train.micro_batch_size", "resources.cpus_per_rank", "data.loader")
 
 
@@ -165,13 +166,15 @@ def _retries(spec: JobSpec, choices: Choices) -> planned.Retries:
         ("node_loss", 3, "hosts and processes get lost"),
         ("crash", 1, "a second crash is hardly bad luck"),
         ("hang", 1, "a second hang is hardly bad luck"),
-        ("hang_timeout_s", 300, "longer than a compilation or a slow write"),
+        ("hang_timeout_s", 60, "or 10 times the longest pause of a run whose steps are slow"),
     ]
+    learns = asked is None or asked.hang_timeout_s is None
     return planned.Retries(
+        hang_patience=_HANG_PATIENCE if learns else 0.0,
         **{
             name: choices.take(f"retries.{name}", asked and getattr(asked, name), value, reason)
             for name, value, reason in defaults
-        }
+        },
     )
 
 
