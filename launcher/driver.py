@@ -12,9 +12,9 @@ from typing import Any
 from launcher import checkpoint, metrics, rundir
 from launcher.contracts import Attempt, Engine, StopRequest
 from launcher.engines import EngineChoice, EngineName, open_engine
-from launcher.errors import ExitCode, StorageError
+from launcher.errors import ExitCode, LauncherError, StorageError
 from launcher.history import attempts, newest_checkpoint
-from launcher.outcome import AttemptEnd, Failure, Outcome
+from launcher.outcome import AttemptEnd, Outcome, failure_of
 from launcher.plan import RunPlan
 from launcher.record import make_record
 from launcher.resources import Resources
@@ -65,14 +65,13 @@ def conduct(
 
 
 def _attempts(run: "_Run") -> AttemptEnd:
-    """How the last attempt ended, also where it was ended, or the storage failed, between two."""
+    """How the last attempt ended, also where something ended it between two."""
     try:
         return run.attempts()
     except KeyboardInterrupt:
         return AttemptEnd(status="stopped")
-    except StorageError as error:
-        failure = Failure(kind="storage", message=str(error), rank=0)
-        return AttemptEnd(status="failed", failure=failure)
+    except LauncherError as error:
+        return AttemptEnd(status="failed", failure=failure_of(error))
 
 
 def _describe(run_dir: RunDir, plan: RunPlan, description: Description) -> None:

@@ -8,7 +8,7 @@ import contextlib
 from launcher import checkpoint, lock, rundir
 from launcher.errors import ExitCode, LauncherError
 from launcher.metrics import Follower, Tally
-from launcher.outcome import Failure, Kind, Outcome, Status
+from launcher.outcome import Outcome, Status, failure_of
 from launcher.rundir import RunDir
 
 
@@ -46,8 +46,6 @@ def outcome_of(run_dir: RunDir) -> Outcome:
 
 def refusal(run_dir: RunDir, error: LauncherError) -> Outcome:
     """The outcome of a run that was refused before it could be described."""
-    kinds: dict[int, Kind] = {ExitCode.SPEC: "spec", ExitCode.PREFLIGHT: "storage"}
-    kind = kinds.get(error.exit_code, "cluster")
     return Outcome(
         run_id=run_dir.run_id,
         status="failed",
@@ -58,7 +56,7 @@ def refusal(run_dir: RunDir, error: LauncherError) -> Outcome:
         epoch=0,
         metrics={},
         checkpoint=None,
-        error=Failure(kind=kind, message=str(error), rank=0),
+        error=failure_of(error),
     )
 
 

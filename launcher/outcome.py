@@ -7,11 +7,20 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from launcher.errors import ExitCode
+from launcher.errors import (
+    ClusterError,
+    DivergedError,
+    ExitCode,
+    LauncherError,
+    PreflightError,
+    SpecError,
+    StorageError,
+)
 
 Kind = Literal[
     "spec",
     "storage",
+    "preflight",
     "cluster",
     "no_capacity",
     "user_code",
@@ -27,6 +36,7 @@ Status = Literal["succeeded", "failed", "stopped", "running", "lost"]
 _EXIT_CODES: dict[Kind, ExitCode] = {
     "spec": ExitCode.SPEC,
     "storage": ExitCode.PREFLIGHT,
+    "preflight": ExitCode.PREFLIGHT,
     "cluster": ExitCode.CLUSTER,
     "no_capacity": ExitCode.NO_CAPACITY,
     "user_code": ExitCode.USER_CODE,
@@ -52,6 +62,19 @@ class Failure(BaseModel):
     @property
     def exit_code(self) -> ExitCode:
         return _EXIT_CODES[self.kind]
+
+
+def failure_of(error: LauncherError, *, rank: int = 0) -> Failure:
+    """What stopped an attempt that a person can mend."""
+    kinds: list[tuple[type[LauncherError], Kind]] = [
+        (SpecError, "spec"),
+        (StorageError, "storage"),
+        (PreflightError, "preflight"),
+        (ClusterError, "cluster"),
+        (DivergedError, "diverged"),
+    ]
+    kind = next((kind for known, kind in kinds if isinstance(error, known)), "bug")
+    return Failure(kind=kind, message=str(error), rank=rank)
 
 
 class AttemptEnd(BaseModel):

@@ -126,8 +126,7 @@ class Retries(Frozen):
     hang: int
     hang_timeout_s: int
     hang_patience: float
-    """A pause this many times as long as the longest before is a hang too; 0.0: `hang_timeout_s`
-    alone decides."""
+    """A hang takes this many times the longest pause before, if that is more; 0.0: it does not."""
 
 
 class Wandb(Frozen):
@@ -171,5 +170,7 @@ class RunPlan(Frozen):
     checkpoint: Checkpoint
     retries: Retries
     tracking: tuple[Wandb, ...]
+    secrets: tuple[str, ...]
+    """Names of environment variables that every rank must find on its host."""
     decisions: tuple[Decision, ...]
     warnings: tuple[str, ...]

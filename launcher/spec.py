@@ -229,6 +229,10 @@ class JobSpec(Section):
     retries: Retries | None = None
     tracking: Tracking | None = None
 
+    secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = []
+    """Names of environment variables that each host must have, or a file ~/.launcher/secrets/NAME;
+    their values are never written."""
+
     storage: str | None = None
     """Folder that holds the runs; absent: `runs`."""
 

@@ -59,6 +59,7 @@ def make_plan(**overrides: Any) -> RunPlan:
             "hang_patience": 0.0,
         },
         "tracking": [],
+        "secrets": [],
         "decisions": [],
         "warnings": [],
     }

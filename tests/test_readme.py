@@ -66,8 +66,7 @@ def test_the_readme_names_every_section_of_a_spec() -> None:
 def test_the_exit_codes_of_the_readme_are_those_that_this_release_uses() -> None:
     rows = re.findall(r"^\| (\d+) \|[^|]*\|[^|]*\| (\d+) \|", README, re.MULTILINE)
     shown = {int(code) for row in rows for code in row}
-    of_the_cluster = {ExitCode.CLUSTER, ExitCode.NO_CAPACITY}
-    assert shown == {code.value for code in ExitCode} - of_the_cluster
+    assert shown == {code.value for code in ExitCode}
 
 
 def test_the_layers_of_the_readme_are_those_that_a_test_holds() -> None:

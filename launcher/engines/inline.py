@@ -12,6 +12,7 @@ from typing import TextIO
 from launcher import rundir
 from launcher.contracts import Attempt, StopRequest
 from launcher.outcome import AttemptEnd
+from launcher.resources import secrets_here
 from launcher.rundir import RunDir
 
 
@@ -37,6 +38,7 @@ class InlineEngine:
         )
         threads = attempt.plan.ranks.threads_per_rank
         set_environment(rank_environment(rank, rendezvous=None, threads=threads))
+        set_environment(secrets_here(attempt.plan.secrets))
         with _logged_too(attempt):
             return run_rank(
                 attempt,

@@ -13,6 +13,7 @@ from launcher.engines.protocol import Start
 from launcher.engines.zygote_process import ZygoteProcess
 from launcher.outcome import AttemptEnd, Failure
 from launcher.plan import RunPlan
+from launcher.resources import secrets_here
 
 _POLL_S = 0.2
 _POLL_DYING_S = 0.02
@@ -27,7 +28,10 @@ class LocalEngine:
 
     def __init__(self, plan: RunPlan, *, lock_fd: int) -> None:
         """`lock_fd`, the run's lock, stays open in every process, so it outlives none of them."""
-        self._threads_per_rank = plan.ranks.threads_per_rank
+        self._environment = {
+            "OMP_NUM_THREADS": str(plan.ranks.threads_per_rank),
+            **secrets_here(plan.secrets),
+        }
         self._lock_fd = lock_fd
         self._zygote = self._start_zygote()
 
@@ -71,9 +75,7 @@ class LocalEngine:
         self._zygote.close()
 
     def _start_zygote(self) -> ZygoteProcess:
-        return ZygoteProcess(
-            environment={"OMP_NUM_THREADS": str(self._threads_per_rank)}, keep_open=[self._lock_fd]
-        )
+        return ZygoteProcess(environment=self._environment, keep_open=[self._lock_fd])
 
     def _send(self, posts: Iterable[Post]) -> None:
         for _, message in posts:

@@ -63,6 +63,7 @@ def make_plan(
         checkpoint=_checkpoint(spec, choices),
         retries=_retries(spec, choices),
         tracking=_tracking(spec, resources, choices),
+        secrets=tuple(spec.secrets),
         decisions=tuple(choices.made),
         warnings=tuple(choices.warnings),
     )

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from launcher.errors import PreflightError
 from launcher.resources.cgroups import (
     affinity_cores,
     oom_kills,
@@ -23,6 +24,7 @@ from launcher.resources.cgroups import (
 )
 from launcher.resources.credentials import has_wandb_key
 from launcher.resources.gpus import Gpu, has_driver
+from launcher.resources.secrets import find_secrets
 
 __all__ = [
     "Gpu",
@@ -30,7 +32,9 @@ __all__ = [
     "environment_names",
     "inherited_environment",
     "oom_kill_count",
+    "lacking_secrets",
     "own_python_path",
+    "secrets_here",
     "this_host",
     "together",
 ]
@@ -142,6 +146,22 @@ def _cpu(cpuinfo: str) -> tuple[str, frozenset[str]]:
 def inherited_environment(**extra: str) -> dict[str, str]:
     """This process's environment with some variables set, for a process that it starts."""
     return {**os.environ, **extra}
+
+
+def secrets_here(names: Sequence[str]) -> dict[str, str]:
+    """The secrets of these names; PreflightError that names those which this host lacks."""
+    found, missing = find_secrets(names, home=Path.home())
+    if missing:
+        raise PreflightError(lacking_secrets(missing, host=socket.gethostname()))
+    return found
+
+
+def lacking_secrets(names: Sequence[str], *, host: str) -> str:
+    """What a person must do about secrets that a host has not."""
+    return (
+        f"secrets: {', '.join(names)} of the spec is not on host {host}; set it in the environment "
+        "there, or write it to ~/.launcher/secrets/NAME"
+    )
 
 
 def own_python_path() -> str:

@@ -274,7 +274,18 @@ def test_a_missing_token_and_an_unreachable_head_are_told_in_one_line(lab: Lab) 
     assert "does not answer" in silent.stderr.splitlines()[-1]
 
 
+def test_a_secret_that_a_host_lacks_is_named_before_training(lab: Lab) -> None:
+    run_dir = lab.submit(lab.job("secret", secrets=["NO_SUCH_KEY"], resources__world_size=1))
+    outcome = lab.wait(run_dir, exit_code=3)
+    assert outcome["error"]["message"].startswith(
+        f"secrets: NO_SUCH_KEY of the spec is not on host {lab.head.address}; "
+    )
+    assert rows(run_dir) == []
+
+
 def test_a_planted_secret_is_found_nowhere(lab: Lab) -> None:
+    job = lab.job("planted", secrets=["WANDB_API_KEY"], resources__world_size=1)
+    lab.wait(lab.submit(job))
     found = [
         path
         for path in lab.storage.rglob("*")

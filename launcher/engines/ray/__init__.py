@@ -45,7 +45,8 @@ class RayEngine:
             return AttemptEnd(status="stopped") if stop.graceful.is_set() else self._no_room(sizes)
         world_size = sum(seat.ranks for seat in places)
         plan = planner.resized(attempt.plan, world_size)
-        self._seat(places, threads_per_rank=plan.ranks.threads_per_rank)
+        self._seat(places, plan)
+        cluster.require_secrets(self._hosts)
         _tell_placed(attempt, places)
         growth = _Growth(self._nodes, self._need, sizes=sizes, world_size=world_size)
         return self._follow(Coordination(_starts(attempt, plan, places)), growth, stop)
@@ -86,13 +87,19 @@ class RayEngine:
     def _nodes(self) -> list[Node]:
         return cluster.free_nodes([host.held for host in self._hosts])
 
-    def _seat(self, places: Sequence[Seat], *, threads_per_rank: int) -> None:
+    def _seat(self, places: Sequence[Seat], plan: RunPlan) -> None:
         """One actor for each place; those that are there already, with their zygotes, stay."""
         before = {(host.node.id, host.ranks): host for host in self._hosts}
         kept = [before.pop((seat.node.id, seat.ranks), None) for seat in places]
         self._let_go(list(before.values()))
         self._hosts = [
-            host or RemoteHost(seat, self._need, threads_per_rank=threads_per_rank)
+            host
+            or RemoteHost(
+                seat,
+                self._need,
+                threads_per_rank=plan.ranks.threads_per_rank,
+                secrets=plan.secrets,
+            )
             for host, seat in zip(kept, places, strict=True)
         ]
 

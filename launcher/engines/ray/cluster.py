@@ -19,8 +19,8 @@ from launcher.engines.coordination import Post
 from launcher.engines.protocol import Message, News
 from launcher.engines.ray.host import Host
 from launcher.engines.ray.placement import Need, Node, Seat
-from launcher.errors import ClusterError
-from launcher.resources import Resources, this_host, together
+from launcher.errors import ClusterError, PreflightError
+from launcher.resources import Resources, lacking_secrets, this_host, together
 
 _HEAR_S = 10.0
 """How long a host waits for news of its ranks before it answers that there are none."""
@@ -113,7 +113,9 @@ def free_nodes(held: Sequence[Held]) -> list[Node]:
 class RemoteHost:
     """A host's actor, seen from the engine."""
 
-    def __init__(self, seat: Seat, need: Need, *, threads_per_rank: int) -> None:
+    def __init__(
+        self, seat: Seat, need: Need, *, threads_per_rank: int, secrets: Sequence[str]
+    ) -> None:
         self.node = seat.node
         self.ranks = seat.ranks
         self.held = Held(seat.node.id, seat.ranks * need.cpus, seat.ranks * need.gpus)
@@ -124,7 +126,8 @@ class RemoteHost:
             num_gpus=self.held.gpus,
             max_concurrency=2,  # it is told things while it waits for news
             scheduling_strategy=where,
-        ).remote(seat.node.address, threads_per_rank=threads_per_rank)
+        ).remote(seat.node.address, threads_per_rank=threads_per_rank, secrets=secrets)
+        self.lacking = self._actor.lacking.remote() if secrets else None
         self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
 
     def tell(self, message: Message) -> None:
@@ -152,6 +155,14 @@ class RemoteHost:
         with contextlib.suppress(RayError):
             ray.get(self._actor.close.remote(), timeout=_CLOSE_TIMEOUT_S)
         ray.kill(self._actor)
+
+
+def require_secrets(hosts: Sequence[RemoteHost]) -> None:
+    """PreflightError when a host lacks one; a host that is lost is found out later."""
+    for host in hosts:
+        with contextlib.suppress(RayError):
+            if host.lacking is not None and (names := ray.get(host.lacking)):
+                raise PreflightError(lacking_secrets(names, host=host.node.address))
 
 
 class Fleet:
