@@ -5,6 +5,7 @@ How processes start is the engines' knowledge; how all this looks to a person, t
 
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from launcher import checkpoint, metrics, rundir
 from launcher.contracts import Attempt, Engine, StopRequest
 from launcher.engines import EngineChoice, EngineName, open_engine
-from launcher.errors import ExitCode, LauncherError, StorageError
+from launcher.errors import ExitCode, LauncherError, PreflightError, StorageError
 from launcher.history import attempts, newest_checkpoint
 from launcher.outcome import AttemptEnd, Outcome, failure_of
 from launcher.plan import RunPlan
@@ -51,16 +52,16 @@ def conduct(
     require_trackers(plan)
     run_dir.remove(rundir.STOP)
     run_dir.remove(rundir.OUTCOME)
-    with open_engine(engine, plan, lock_fd=lock_fd) as opened:  # imports torch meanwhile
-        _describe(run_dir, plan, description)
-        with (
-            tracked(run_dir, plan, stop=stop),
-            Watch(run_dir, stop=stop, audience=audience) as watch,
-        ):
-            run = _Run(run_dir, plan, opened, name=engine.name, watch=watch, stop=stop)
-            outcome = run.outcome(_attempts(run))
-            with contextlib.suppress(StorageError):  # what is returned says it all the same
-                run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
+    with (
+        open_engine(engine, plan, lock_fd=lock_fd) as opened,  # imports torch meanwhile
+        _described(run_dir, plan, description),
+        tracked(run_dir, plan, stop=stop),
+        Watch(run_dir, stop=stop, audience=audience) as watch,
+    ):
+        run = _Run(run_dir, plan, opened, name=engine.name, watch=watch, stop=stop)
+        outcome = run.outcome(_attempts(run))
+        with contextlib.suppress(StorageError):  # what is returned says it all the same
+            run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
     return outcome
 
 
@@ -72,6 +73,29 @@ def _attempts(run: "_Run") -> AttemptEnd:
         return AttemptEnd(status="stopped")
     except LauncherError as error:
         return AttemptEnd(status="failed", failure=failure_of(error))
+
+
+@contextlib.contextmanager
+def _described(run_dir: RunDir, plan: RunPlan, description: Description) -> Iterator[None]:
+    """While the body runs, the run is what it is trained as now.
+
+    A change with which no attempt came to train is taken back: the next resume does without it.
+    """
+    names = (rundir.SPEC, rundir.RECORD, rundir.PLAN)
+    before = {name: run_dir.read(name) for name in names if run_dir.exists(name)}
+    trained = len(_trainings(run_dir))
+    _describe(run_dir, plan, description)
+    try:
+        yield
+    finally:
+        if len(before) == len(names) and len(_trainings(run_dir)) == trained:
+            for name, content in before.items():
+                run_dir.write(name, content)
+
+
+def _trainings(run_dir: RunDir) -> list[dict[str, Any]]:
+    """The events of attempts that came to train."""
+    return [e for e in run_dir.read_lines(rundir.EVENTS) if e["event"] == "training"]
 
 
 def _describe(run_dir: RunDir, plan: RunPlan, description: Description) -> None:
@@ -160,10 +184,10 @@ class _Run:
         for reason in choice.passed_over:
             self._event("passed_over", reason=reason)
         if choice.passed_over and not choice.name:
-            raise StorageError(
+            raise PreflightError(
                 "no checkpoint of this run can be trusted: "
                 + "; ".join(choice.passed_over)
-                + "; start again with `launcher run` and the run's spec.yaml"
+                + f"; start the job anew: {rundir.RECORD} has its command, {rundir.PLAN} its values"
             )
         checkpoint.remove_unfinished(self._run_dir)
         metrics.rewind(self._run_dir, step=rundir.checkpoint_step(choice.name))

@@ -30,6 +30,18 @@ class Evaluation:
         self._plan = plan
         self._rank = rank
 
+    def rehearse(self) -> None:
+        """Evaluates one batch, so that a metric that fails does so before training."""
+        model = self._strategy.bare_model
+        was_training = model.training
+        model.eval()
+        seed_rank(mix(self._plan.seed, self._rank.rank))
+        try:
+            with torch.no_grad(), self._strategy.precision():
+                self._task.evaluate(model, self._batches.first())
+        finally:
+            model.train(was_training)
+
     def run(self, beat: Callable[[], None]) -> dict[str, float]:
         """`eval_loss` and the metrics, each the mean over all samples; called by every rank.
 

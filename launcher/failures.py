@@ -14,6 +14,7 @@ from launcher.distributed import is_peer_loss
 from launcher.errors import DivergedError, LauncherError, SpecError, StorageError
 from launcher.outcome import Failure, Kind
 
+_UNUSED = "Expected to have finished reduction in the prior iteration"
 _NO_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _SAID_IN_A_LINE = ("spec", "storage", "diverged", "lost")
 _PACKAGE = Path(__file__).parent
@@ -27,6 +28,11 @@ def describe(error: BaseException, *, rank: int) -> Failure:
     kind = _kind(error)
     if isinstance(error, LauncherError):
         message = str(error)
+    elif _UNUSED in str(error):
+        message = (
+            "some parameters got no gradient in the step before; where that is meant, "
+            "`--set strategy.find_unused_parameters=true`"
+        )
     elif loader := re.match(r"Caught \w+ in (DataLoader worker process \d+)", str(error)):
         message = f"{str(error).rstrip().splitlines()[-1]} (in {loader[1]})"
     else:

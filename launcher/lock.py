@@ -62,7 +62,8 @@ def _acquire(descriptor: int, run_dir: RunDir) -> None:
         if _lives(owner) or time.monotonic() > deadline:
             raise PreflightError(
                 f"{run_dir.run_id} is being trained by process {owner.get('pid')} on "
-                f"{owner.get('host')}; `launcher stop {run_dir.run_id}` ends that with a checkpoint"
+                f"{owner.get('host')}; `launcher stop {run_dir.reference}` ends that with a "
+                "checkpoint"
             )
         time.sleep(_POLL_S)
 

@@ -43,7 +43,7 @@ def train(training: Training, position: Position) -> Position:
         training.saver.finish_copy()
         logged = training.strategy.update()
         training.journal.step(step, loss=loss, logged=logged)
-        position = Position(step=step.number, epoch=step.epoch, taken=step.position)
+        position = Position(step.number, step.epoch, step.position, training.steps.samples)
         last = step.number == training.steps.last_step
         if training.evaluation and (last or step.number % plan.evaluation.every_steps == 0):
             training.journal.settle(training.evaluation.run(training.beat))

@@ -3,7 +3,7 @@
 What follows from a failure is decided in `retry`.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,7 @@ from launcher.errors import (
     DivergedError,
     ExitCode,
     LauncherError,
+    NoSuchRunError,
     PreflightError,
     SpecError,
     StorageError,
@@ -28,6 +29,7 @@ Kind = Literal[
     "hang",
     "lost",
     "diverged",
+    "no_such_run",
     "bug",
 ]
 Status = Literal["succeeded", "failed", "stopped", "running", "lost"]
@@ -44,6 +46,7 @@ _EXIT_CODES: dict[Kind, ExitCode] = {
     "hang": ExitCode.HANG,
     "lost": ExitCode.LOST,
     "diverged": ExitCode.DIVERGED,
+    "no_such_run": ExitCode.NO_SUCH_RUN,
     "bug": ExitCode.BUG,
 }
 
@@ -72,9 +75,27 @@ def failure_of(error: LauncherError, *, rank: int = 0) -> Failure:
         (PreflightError, "preflight"),
         (ClusterError, "cluster"),
         (DivergedError, "diverged"),
+        (NoSuchRunError, "no_such_run"),
     ]
     kind = next((kind for known, kind in kinds if isinstance(error, known)), "bug")
     return Failure(kind=kind, message=str(error), rank=rank)
+
+
+def refused(failure: Failure) -> dict[str, Any]:
+    """The document of a command that came to no run."""
+    return {
+        "schema": 1,
+        "run_id": None,
+        "status": "failed",
+        "exit_code": failure.exit_code,
+        "run_dir": None,
+        "attempts": 0,
+        "step": 0,
+        "epoch": 0,
+        "metrics": {},
+        "checkpoint": None,
+        "error": failure.model_dump(mode="json"),
+    }
 
 
 class AttemptEnd(BaseModel):

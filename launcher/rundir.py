@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import re
+import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import fsspec
 
 from launcher.errors import NoSuchRunError, StorageError
 
+DEFAULT_STORAGE = "runs"
 SPEC = "spec.yaml"
 PLAN = "plan.json"
 RECORD = "record.json"
@@ -91,6 +93,12 @@ class RunDir:
     @property
     def run_id(self) -> str:
         return self.url.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def reference(self) -> str:
+        """How a command in this folder names it: its id where `./runs` holds it, else its path."""
+        here = str(Path(DEFAULT_STORAGE).absolute())
+        return self.run_id if self.path() == f"{here}/{self.run_id}" else shlex.quote(self.path())
 
     @property
     def is_local(self) -> bool:
@@ -241,7 +249,7 @@ def explain_os_error(error: OSError, *, place: str) -> str:
     what = error.strerror or str(error)
     return (
         f"cannot write {place}: {what}; nothing that was saved before is lost. Make room or "
-        "rights there, then `launcher resume` the run"
+        "rights there; `launcher resume` then goes on with a run that had begun"
     )
 
 

@@ -71,6 +71,7 @@ class Saver:
                 "step": position.step,
                 "epoch": position.epoch,
                 "taken": position.taken,
+                "samples": position.samples,
                 "strategy": self._strategy.scalars(),
                 "aliases": aliases,
             }
@@ -178,7 +179,7 @@ def load(run_dir: RunDir, name: str, strategy: Strategy) -> Position:
     for alias, owner in state["aliases"].items():
         tensors["model"][alias] = tensors["model"][owner]
     strategy.load(tensors, state["strategy"])
-    return Position(step=state["step"], epoch=state["epoch"], taken=state["taken"])
+    return Position(state["step"], state["epoch"], state["taken"], state["samples"])
 
 
 def _give_way() -> None:

@@ -60,7 +60,7 @@ class SupervisedTask:
         loss, output, label = self._forward(model, batch)
         values = {"loss": loss}
         for name, metric in self._metrics.items():
-            values[name] = torch.as_tensor(metric(output, label))
+            values[name] = _number(metric(output, label), metric=name)
         return values
 
     def _forward(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any, Any]:
@@ -103,6 +103,22 @@ def _apply(model: nn.Module, batch: Any, *, pass_label: bool) -> tuple[Any, Any]
         *arguments, label = batch if len(batch) > 1 else (batch[0], None)
         return model(*arguments), label
     return model(batch), batch
+
+
+def _number(value: Any, *, metric: str) -> Tensor:
+    """A scalar; SpecError that names the metric where its value is none."""
+    try:
+        mean = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise SpecError(
+            f"eval.metrics: {metric} returned a {type(value).__name__}, not the mean over its batch"
+        ) from None
+    if mean.numel() != 1:
+        raise SpecError(
+            f"eval.metrics: {metric} returned the shape {tuple(mean.shape)}, not one number: the "
+            "mean over its batch"
+        )
+    return mean.reshape(())
 
 
 def _prediction(output: Any) -> Any:

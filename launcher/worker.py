@@ -79,6 +79,7 @@ def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) ->
     evaluation = None
     if eval_data is not None:
         evaluation = Evaluation(eval_data, task=task, strategy=strategy, plan=plan, rank=rank)
+        evaluation.rehearse()
     journal = Journal(sink, stop_wanted=place.stop_wanted, world_size=rank.world_size)
     with contextlib.closing(saver):
         end = train(

@@ -91,3 +91,13 @@ def test_nobody_listening_does_not_turn_a_failure_into_a_success(run_dir: RunDir
         process.stdout.close()
         process.stderr.close()
         assert process.wait(30.0) == 13
+
+
+def test_a_refused_command_is_a_document_too(run_dir: RunDir) -> None:
+    for arguments, exit_code in ((["show", "nobody"], 22), (["wait"], 2)):
+        command = [sys.executable, "-m", "launcher", *arguments, "-o", "json"]
+        done = subprocess.run(command, capture_output=True, check=False)
+        document = json.loads(done.stdout)
+        assert (done.returncode, document["exit_code"]) == (exit_code, exit_code)
+        assert document["error"]["message"]
+    assert run_dir.exists()

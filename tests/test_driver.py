@@ -37,6 +37,8 @@ class Scripted:
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:  # noqa: ARG002
         step, end = self._ends.pop(0)
         run_dir = RunDir(attempt.run_dir)
+        if step:
+            run_dir.append(rundir.EVENTS, {"event": "training", "attempt": attempt.number})
         for number in range(rundir.checkpoint_step(attempt.checkpoint) + 1, step + 1):
             row = {"step": number, "epoch": 1, "time": 0.0, "loss": 1.0 / number}
             run_dir.append(rundir.METRICS, row)
@@ -120,3 +122,11 @@ def test_the_record_of_an_earlier_launch_is_kept(run: Run) -> None:
     assert record
     oldest, _ = record["earlier"]
     assert oldest["created"] == first["created"]
+
+
+def test_a_change_with_which_nothing_came_to_train_is_taken_back(run: Run) -> None:
+    run((10, GOOD))
+    before = run.run_dir.read(rundir.PLAN)
+    run.plan = run.plan.model_copy(update={"seed": 8})
+    run((0, failed("spec", "size mismatch")))
+    assert run.run_dir.read(rundir.PLAN) == before

@@ -6,7 +6,7 @@ import pytest
 
 from launcher.errors import PreflightError
 from launcher.plan import RunPlan
-from launcher.planner import make_plan, problems
+from launcher.planner import changes_refused, make_plan, problems, resized, world_sizes
 from launcher.resources import Gpu, Resources
 from launcher.spec import JobSpec
 
@@ -182,3 +182,27 @@ def test_metrics_of_one_name_would_overwrite_each_other(metrics: list[Any], said
     changes = {"data": {"eval": "data:eval"}, "eval": {"metrics": metrics}}
     assert [message.startswith(said) for message in messages(**changes)] == [True]
     assert messages(data={"eval": "data:eval"}, eval={"metrics": ["loss", "perplexity"]}) == []
+
+
+def test_what_a_checkpoint_depends_on_cannot_change_when_a_run_goes_on() -> None:
+    before = plan()
+    after = plan(name="other", seed=9, train={"optimizer": "torch.optim:AdamW"})
+    refused = [".".join(map(str, p.key)) for p in changes_refused(before, after)]
+    assert refused == ["name", "seed", "train.optimizer.target"]
+    assert not list(changes_refused(before, plan(train={"max_epochs": 9})))
+
+
+def test_another_world_size_keeps_the_batch_and_never_makes_a_micro_batch_larger() -> None:
+    elastic = plan(
+        resources={"world_size": [1, 8]}, train={"global_batch_size": 24, "micro_batch_size": 3}
+    )
+    assert world_sizes(elastic) == [1, 2, 3, 4, 6, 8]
+    sizes = {n: resized(elastic, n).train.micro_batch_size for n in world_sizes(elastic)}
+    assert sizes == {1: 3, 2: 3, 3: 2, 4: 3, 6: 2, 8: 3}
+    assert all(resized(elastic, n).ranks.world_size == n for n in sizes)
+
+
+def test_threads_are_cores_of_one_host() -> None:
+    two_hosts = host(cores=7, cores_by_host=(4, 3))
+    assert plan(two_hosts, resources={"world_size": 2}).ranks.threads_per_rank == 3
+    assert plan(two_hosts, resources={"world_size": 4}).ranks.threads_per_rank == 1

@@ -6,7 +6,7 @@ from launcher.outcome import Failure, Kind
 from launcher.plan import Retries
 from launcher.retry import Failed, decide
 
-RETRIES = Retries(node_loss=3, crash=2, hang=1, hang_timeout_s=300)
+RETRIES = Retries(node_loss=3, crash=2, hang=1, hang_timeout_s=300, hang_patience=0.0)
 
 
 def failed(kind: Kind, *, start: int = 0, end: int = 10, message: str = "") -> Failed:
@@ -68,6 +68,6 @@ def test_another_failure_at_the_same_step_is_retried() -> None:
 
 
 def test_a_budget_of_zero_never_restarts() -> None:
-    none = Retries(node_loss=0, crash=0, hang=0, hang_timeout_s=300)
+    none = Retries(node_loss=0, crash=0, hang=0, hang_timeout_s=300, hang_patience=0.0)
     for kind in ("lost", "user_code", "hang"):
         assert not decide([failed(kind)], none).restart

@@ -214,3 +214,23 @@ def test_the_first_draw_from_numpy_is_seeded_too() -> None:
         "assert np.random.rand() == first"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_metric_that_is_no_number_is_refused_before_the_first_step(rank: OneRank) -> None:
+    metric = {"name": "hits", "call": {"target": "tests.toy:hits"}}
+    evaluation = {"every_steps": 5, "metrics": [metric], "perplexity": False}
+    end = rank(evaluation=evaluation)
+    assert end.failure
+    assert end.failure.message.startswith("eval.metrics: hits returned the shape (1, 2), not one")
+    assert rank.rows == []
+
+
+def test_an_epoch_that_is_begun_does_not_go_on_over_other_data(rank: OneRank) -> None:
+    rank(train=train(limits=[{"unit": "steps", "count": 4}]))
+    fewer = task(train_data={"target": "tests.toy:Points", "args": {"samples": 20}})
+    end = rank(resume=True, task=fewer)
+    assert end.failure
+    assert end.failure.message.startswith(
+        "data.train has 20 samples, and the run goes on at sample"
+    )
+    assert rank(resume=True).status == "succeeded"

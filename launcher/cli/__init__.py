@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from launcher import __version__
-from launcher.errors import ExitCode, LauncherError
+from launcher.errors import ExitCode, LauncherError, SpecError
 
 _COMMANDS = {
     "init": ("starting", "Write a spec, and the code it names, that trains as it is."),
@@ -81,12 +81,24 @@ def main() -> Any:
         sys.exit(ExitCode.STOPPED)
     except click.ClickException as error:
         error.show()
+        _tell_programs(SpecError(error.format_message()))
         sys.exit(ExitCode.SPEC)
     except LauncherError as error:
         for line in str(error).splitlines():
             click.echo(f"error: {line}", err=True)
+        _tell_programs(error)
         sys.exit(error.exit_code)
     except Exception:  # noqa: BLE001  # the last place where a bug of ours can be reported
         traceback.print_exc()
         click.echo("error: this is a bug of the launcher, please report it", err=True)
         sys.exit(ExitCode.BUG)
+
+
+def _tell_programs(error: LauncherError) -> None:
+    """Who asked for JSON gets a document also where a command was refused."""
+    asked = " ".join(sys.argv[1:]).replace("--output", "-o").replace("=", " ")
+    if "-o json" in asked or "-ojson" in asked:
+        from launcher.cli.asking import put
+        from launcher.outcome import failure_of, refused
+
+        put(refused(failure_of(error)))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # fsspec costs as much as all of `validate`; what needs it im
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-DEFAULT_STORAGE = "runs"
+DEFAULT_STORAGE = "runs"  # as in rundir, which costs too much to import here
 
 
 def spec_argument(command: F) -> F:
@@ -127,6 +127,7 @@ def plan_spec(
         code_dir=str(folder),
         earlier=earlier,
     )
+    document.refuse(planner.changes_refused(earlier, plan) if earlier else ())
     return Asked(document=document, plan=plan, resources=resources)
 
 

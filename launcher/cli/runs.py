@@ -20,7 +20,7 @@ from launcher.cli.asking import (
 )
 from launcher.cli.remote import also_on_cluster
 from launcher.cli.wording import columns, history_text, measured_text, outcome_text
-from launcher.errors import ExitCode, NoSuchRunError, StorageError
+from launcher.errors import ExitCode, SpecError, StorageError
 from launcher.metrics import Lines
 from launcher.outcome import Outcome
 from launcher.rundir import RunDir
@@ -90,7 +90,7 @@ def logs(run: str, rank: int, attempt: int | None, follow: bool, storage: str | 
     name = rundir.rank_log(attempt or max(history.attempts(run_dir), default=1), rank)
     if not run_dir.exists(name):
         ranks = run_dir.names(name.rsplit("/", 1)[0])
-        raise NoSuchRunError(f"there is no {name} in {run_dir.url}; there is: {', '.join(ranks)}")
+        raise SpecError(f"there is no {name} in {run_dir.url}; there is: {', '.join(ranks)}")
     with closing(Lines(run_dir.local(name))) as lines:
         _print_new(lines, to_the_end=True)
 

@@ -98,6 +98,11 @@ def go_on(
     if record is None or before is None:
         raise SpecError(f"{run_dir.url} was cut off before it was described; run its spec anew")
     earlier = RunPlan.model_validate(before)
+    if not Path(record["code_dir"]).is_dir():
+        raise SpecError(
+            f"the code of {run_dir.run_id} was in {record['code_dir']}, which is gone; put it back "
+            "there, or a link to where it is now"
+        )
     overrides = (*record["overrides"], *overrides)
     asked = plan_spec(
         Path(run_dir.path(rundir.SPEC)),
@@ -110,7 +115,7 @@ def go_on(
     if ended and ended["status"] == "succeeded" and earlier.train.limits == asked.plan.train.limits:
         say(
             f"{run_dir.run_id} is finished, at step {ended['step']}; to go on, give it a later "
-            "end, such as --set train.max_epochs=N"
+            f"end: {' '.join(f'--set train.max_{limit.unit}=N' for limit in earlier.train.limits)}"
         )
         _report(Outcome.model_validate(ended), output=output, trained=False)
     choice = engine if isinstance(engine, EngineChoice) else _engine(engine, asked.plan)

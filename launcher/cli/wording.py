@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from launcher.metrics import PLACES
-from launcher.outcome import Outcome
+from launcher.outcome import Failure, Outcome
+from launcher.rundir import RunDir
 
 _EVENT_DETAILS = (
     "attempt",
@@ -56,10 +57,17 @@ def outcome_text(outcome: Outcome, *, seen_rank: int | None = None) -> str:
         lines.append(f"error: {outcome.error.message}")
     if outcome.checkpoint:
         lines.append(f"checkpoint {outcome.checkpoint}")
+    run = RunDir(outcome.run_dir).reference
     if outcome.status in ("failed", "stopped", "lost"):
-        lines.append(f"logs: launcher logs {outcome.run_id} --rank {_guilty(outcome)}")
-        lines.append(f"go on: launcher resume {outcome.run_id}")
+        lines.append(f"logs: launcher logs {run} --rank {_guilty(outcome)}")
+    if outcome.status in ("stopped", "lost") or (outcome.error and _can_change(outcome.error)):
+        lines.append(f"go on: launcher resume {run}")
     return "\n".join(lines)
+
+
+def _can_change(failure: Failure) -> bool:
+    """Whether the same command could do better."""
+    return failure.kind not in ("spec", "preflight", "bug")
 
 
 def _guilty(outcome: Outcome) -> int:

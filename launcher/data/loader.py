@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from launcher.contracts import MicroBatch, Step
-from launcher.data.device import on_device
+from launcher.data.device import on_device, to_device
 from launcher.data.order import GlobalStep, Position, epoch_order, global_steps, steps_left
 from launcher.data.randomness import mix, seed_cpu
 from launcher.distributed import Rank, start_loader_worker
@@ -44,7 +44,8 @@ class StepBatches:
         self._plan = plan
         self._rank = rank
         self._start = start
-        self._samples = sample_count(dataset, key="data.train")
+        self.samples = sample_count(dataset, key="data.train")
+        _require_same_epoch(start, samples=self.samples)
         self._loader = _data_loader(
             dataset, plan.loader, seed=plan.seed, batches=self._keys(), rank=rank
         )
@@ -82,7 +83,7 @@ class StepBatches:
         for step in self._steps():
             if step.epoch != epoch:
                 epoch = step.epoch
-                order = epoch_order(samples=self._samples, seed=self._plan.seed, epoch=epoch)
+                order = epoch_order(samples=self.samples, seed=self._plan.seed, epoch=epoch)
             for first, end in self._slices(step):
                 yield [(epoch, index) for index in order[first:end].tolist()]
 
@@ -107,7 +108,7 @@ class StepBatches:
     def _extent(self) -> dict[str, Any]:
         train = self._plan.train
         return {
-            "samples": self._samples,
+            "samples": self.samples,
             "global_batch_size": train.global_batch_size,
             "limits": train.limits,
         }
@@ -121,6 +122,8 @@ class EvalBatches:
         everything = GlobalStep(number=0, epoch=0, first=0, end=samples)
         first, end = everything.part(rank=rank.rank, world_size=rank.world_size)
         size = plan.train.micro_batch_size
+        self._samples = SeededSamples(dataset, seed=plan.seed)
+        self._compiled = plan.train.compile
         self._device = rank.device
         self._counts = [min(size, end - at) for at in range(first, end, size)] or [0]
         batches = [
@@ -131,9 +134,28 @@ class EvalBatches:
             dataset, plan.loader, seed=plan.seed, batches=batches, rank=rank
         )
 
+    def first(self) -> Any:
+        """The first sample as a batch, on the device, loaded in this process.
+
+        Of a model that is compiled a whole batch, so that nothing is compiled for this one's shape.
+        """
+        count = max(1, self._counts[0]) if self._compiled else 1
+        samples = [self._samples[0, index] for index in range(count)]
+        return to_device(default_collate(samples), self._device)
+
     def __iter__(self) -> Iterator[tuple[Any, int]]:
         """Batches on the device, and how many samples of each count: 0 of a lone filler."""
         return zip(on_device(iter(self._loader), self._device), self._counts, strict=True)
+
+
+def _require_same_epoch(start: Position, *, samples: int) -> None:
+    """SpecError where an epoch that is begun would go on over another number of samples."""
+    if 0 < start.taken < start.samples != samples:
+        raise SpecError(
+            f"data.train has {samples} samples, and the run goes on at sample {start.taken} of an "
+            f"epoch of {start.samples}: some would be repeated and some skipped. End the epoch "
+            "with the same data first, or start a new run"
+        )
 
 
 def sample_count(dataset: Dataset[Any], *, key: str) -> int:

@@ -26,6 +26,8 @@ class Position:
     """The epoch that the next sample belongs to, from 1."""
     taken: int = 0
     """Samples of that epoch's order that are done."""
+    samples: int = 0
+    """Samples of the epoch; 0: not begun."""
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,13 @@ from launcher.distributed import (
     rank_environment,
     set_environment,
 )
+from launcher.engines.last_words import last_words
 from launcher.engines.progress import Progress
 from launcher.engines.protocol import RankEnd, Start
 from launcher.outcome import AttemptEnd
 from launcher.rundir import RunDir
 from launcher.worker import Place, run_rank
 
-_TAIL_LINES = 20
-_TAIL_BYTES = 16_384
 ASK_TO_STOP = signal.SIGTERM
 """Makes a rank save after its step and end."""
 NEWS = signal.SIGCHLD
@@ -66,14 +65,8 @@ class RankProcess:
         )
 
     def last_lines(self) -> str:
-        """What it printed last."""
-        try:
-            with self.log.open("rb") as file:
-                file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-                lines = file.read().decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-_TAIL_LINES:])
+        """What it printed last; of a dump of its stacks, where it stood."""
+        return last_words(self.log)
 
     def reap(self) -> None:
         """Takes its report and its exit status, if they are there."""

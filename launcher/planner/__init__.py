@@ -8,6 +8,7 @@ from typing import Any, Literal
 from launcher import plan as planned
 from launcher.plan import Call, RunPlan
 from launcher.planner.choices import Choices
+from launcher.planner.continuing import changes_refused
 from launcher.planner.hardware import (
     pick_precision,
     pick_world_size,
@@ -20,7 +21,7 @@ from launcher.resources import Resources
 from launcher.spec import JobSpec, Target
 from launcher.spec import Resources as AskedResources
 
-__all__ = ["make_plan", "problems", "resized", "world_sizes"]
+__all__ = ["changes_refused", "make_plan", "problems", "resized", "world_sizes"]
 
 _MODEL_LOSS = "launcher.task:output_loss"
 _CONSTANT = "torch.optim.lr_scheduler:ConstantLR"

@@ -37,7 +37,8 @@ def problems(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
         yield Problem(
             ("resources", "world_size"), f"is [{low}, {high}], not [min, max]; try [{high}, {low}]"
         )
-    yield from _batch_arithmetic(spec.train, asked, resources)
+    else:
+        yield from _batch_arithmetic(spec.train, asked, resources)
     yield from _metric_names(spec.eval.metrics if spec.eval else ())
     if spec.storage and "://" in spec.storage:
         yield Problem(
