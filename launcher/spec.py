@@ -177,7 +177,7 @@ class Retries(Section):
     """Restarts after a hang: no rank made progress for `hang_timeout_s`."""
 
     hang_timeout_s: Positive | None = None
-    """Seconds without progress that are a hang. Absent: 60, or 10 times the longest pause that the
+    """Seconds without progress that are a hang. Absent: 45, or 10 times the longest pause that the
     run has made, whichever is more; 600 during the first four steps."""
 
 

@@ -168,7 +168,7 @@ def _retries(spec: JobSpec, choices: Choices) -> planned.Retries:
         ("node_loss", 3, "hosts and processes get lost"),
         ("crash", 1, "a second crash is hardly bad luck"),
         ("hang", 1, "a second hang is hardly bad luck"),
-        ("hang_timeout_s", 60, "or 10 times the longest pause of a run whose steps are slow"),
+        ("hang_timeout_s", 45, "or 10 times the longest pause of a run whose steps are slow"),
     ]
     learns = asked is None or asked.hang_timeout_s is None
     return planned.Retries(

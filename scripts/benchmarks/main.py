@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cli, first_step, kill, save, start_methods, step
+from benchmarks import cli, cluster, first_step, hang, kill, node_loss, save, start_methods, step
 from benchmarks.processes import FailedRunError
 from benchmarks.report import Row, document, machine, table
 
@@ -27,6 +27,10 @@ MEASUREMENTS = {
     "step": Measurement(step.measure, repeat=8),
     "save": Measurement(save.measure, repeat=5),
     "kill": Measurement(kill.measure, repeat=7),
+    "cluster": Measurement(cluster.measure, repeat=3),
+    "ray-step": Measurement(step.measure_on_ray, repeat=8),
+    "node-loss": Measurement(node_loss.measure, repeat=1),
+    "hang": Measurement(hang.measure, repeat=2),
     "start-methods": Measurement(start_methods.measure, repeat=7),
 }
 

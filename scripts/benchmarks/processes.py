@@ -88,10 +88,15 @@ def bare_run(job: str, *, steps: int, save_every: int = 0, save_to: Path = Path(
     return [*torchrun(), *script]
 
 
+def free_port() -> int:
+    """One that nobody uses."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def torchrun() -> list[str]:
     """torchrun with its defaults, on a port that nobody uses."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     module = ["-m", "torch.distributed.run"]
     return [PYTHON, *module, f"--nproc_per_node={RANKS}", f"--master_port={port}"]
 

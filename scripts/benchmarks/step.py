@@ -13,6 +13,16 @@ _GOAL = 1.02
 
 
 def measure(repeat: int, scratch: Path) -> list[Row]:
+    """On this machine's own processes; see `_rows`."""
+    return _rows("step", repeat, scratch)
+
+
+def measure_on_ray(repeat: int, scratch: Path) -> list[Row]:
+    """With ranks on a private Ray; see `_rows`."""
+    return _rows("ray-step", repeat, scratch, "--engine=ray")
+
+
+def _rows(name: str, repeat: int, scratch: Path, *arguments: str) -> list[Row]:
     """Two ranks of one thread each train the model of char_gpt.yaml, both sides in turns.
 
     Ours writes metrics and streams them to an offline W&B run, clips gradients and saves every
@@ -36,14 +46,14 @@ def measure(repeat: int, scratch: Path) -> list[Row]:
             tracking="{wandb: {project: bench, mode: offline}}",
         )
         sides = [
-            (ours, command, scratch / f"ours-{turn}"),
+            (ours, [*command, *arguments], scratch / f"ours-{turn}"),
             (peer, bare_run("gpt", steps=_STEPS), scratch / f"peer-{turn}"),
         ]
         for runs, side, stamps in reversed(sides) if turn % 2 else sides:
             runs.append(train(side, stamps))
     return [
         Row(
-            name="step",
+            name=name,
             what=f"{what}, metrics + W&B + checkpoints on",
             unit="ms",
             ours=tuple(1e3 * of(run) for run in ours),

@@ -35,6 +35,25 @@ def gpt() -> nn.Module:
     return CharGPT()
 
 
+class HangingGPT(CharGPT):
+    """Rank 1 never comes back from one of its forwards."""
+
+    def __init__(self, at_forward: int) -> None:
+        super().__init__()
+        self._left = at_forward
+
+    def forward(self, *inputs: Tensor) -> Any:
+        self._left -= 1
+        while self._left == 0 and os.environ["RANK"] == "1":
+            time.sleep(1.0)
+        return super().forward(*inputs)
+
+
+def hanging_gpt(at_forward: int) -> nn.Module:
+    """The same, with a hang in it."""
+    return HangingGPT(at_forward)
+
+
 def gpt_data() -> Dataset[Any]:
     """The data of job_specs/char_gpt.yaml: windows of 128 characters."""
     return text(split="train", block_size=128, stride=64)
