@@ -152,6 +152,7 @@ class _Run:
             verdict = self._decide()
             self._event(
                 "failure",
+                step=self._watch.tally.step,
                 **end.failure.model_dump(),
                 restart=verdict.restart,
                 reason=verdict.reason,

@@ -64,17 +64,21 @@ def run_rank(attempt: Attempt, place: Place) -> AttemptEnd:
 def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) -> bool:
     """Whether training came to its last step; else it was stopped."""
     plan, rank = attempt.plan, place.rank
+    clock = _Clock()
     _prepare_process(plan, rank)
     task = make_task(plan)
     model = task.build_model()
     train_data, eval_data = task.train_data(), task.eval_data()
+    clock.lap("build_s")
     _meet(plan, place)
+    clock.lap("meet_s")
     strategy = DdpStrategy(model, plan=plan, rank=rank)
     name = attempt.checkpoint
     start = saving.load(run_dir, name, strategy) if name else Position()
     steps = StepBatches(train_data, plan=plan, rank=rank, start=start)
+    clock.lap("load_s")
     if rank.rank == 0:
-        _announce(run_dir, attempt, start=start, last_step=steps.last_step)
+        _announce(run_dir, attempt, start=start, last_step=steps.last_step, laps=clock.laps)
     saver = Saver(strategy, run_dir, keep_last=plan.checkpoint.keep_last, rank=rank, at=start)
     evaluation = None
     if eval_data is not None:
@@ -119,7 +123,26 @@ def _prepare_process(plan: RunPlan, rank: Rank) -> None:
     seed_cpu(mix(plan.seed))
 
 
-def _announce(run_dir: RunDir, attempt: Attempt, *, start: Position, last_step: int) -> None:
+class _Clock:
+    """What setting up has taken, part by part, in seconds."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name], self._last = round(now - self._last, 3), now
+
+
+def _announce(
+    run_dir: RunDir,
+    attempt: Attempt,
+    *,
+    start: Position,
+    last_step: int,
+    laps: dict[str, float],
+) -> None:
     run_dir.append(
         rundir.EVENTS,
         {
@@ -128,5 +151,6 @@ def _announce(run_dir: RunDir, attempt: Attempt, *, start: Position, last_step: 
             "attempt": attempt.number,
             "step": start.step,
             "last_step": last_step,
+            **laps,
         },
     )

@@ -21,7 +21,7 @@ ROWS = [
     ["metrics"],
     ["contracts"],
     ["planner", "specfile"],
-    ["checkpoint", "retry", "lock", "record", "packing"],
+    ["checkpoint", "retry", "lock", "record", "packing", "timeline"],
     ["plan", "resources", "targets"],
     ["spec", "rundir", "outcome"],
     ["distributed"],

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from dataclasses import asdict
 
 import click
 
@@ -24,6 +25,7 @@ from launcher.errors import ExitCode, SpecError, StorageError
 from launcher.metrics import Lines
 from launcher.outcome import Outcome
 from launcher.rundir import RunDir
+from launcher.timeline import spent
 
 _POLL_S = 0.2
 
@@ -60,12 +62,14 @@ def show(run: str, storage: str | None, output: str) -> None:
     """Show the outcome of RUN, its attempts, and what was decided for it."""
     run_dir = find_run(run, storage)
     outcome = history.outcome_of(run_dir)
+    events = list(run_dir.read_lines(rundir.EVENTS))
     document = {
         "schema": 1,
         "outcome": outcome.model_dump(mode="json"),
         "record": run_dir.read_json(rundir.RECORD),
         "plan": run_dir.read_json(rundir.PLAN),
-        "events": list(run_dir.read_lines(rundir.EVENTS)),
+        "events": events,
+        "spent": [asdict(attempt) for attempt in spent(events, run_dir.read_lines(rundir.METRICS))],
     }
     if output == "json":
         put(document)

@@ -103,8 +103,37 @@ def history_text(document: Mapping[str, Any]) -> str:
         )
         for event in document["events"]
     ]
-    parts = [("decided", decisions), ("events", events)]
+    parts: list[tuple[str, Sequence[Sequence[str]]]] = [
+        ("made of", _record_rows(document["record"] or {})),
+        ("time, in seconds", _spent_rows(document["spent"])),
+        ("decided", decisions),
+        ("events", events),
+    ]
     return "\n".join(f"\n{title}\n{columns(rows)}" for title, rows in parts if rows)
+
+
+def _record_rows(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Code, versions and host, for a person; the rest is in `-o json`."""
+    versions = " ".join(f"{k}={v}" for k, v in record.get("versions", {}).items())
+    known = {
+        "code": record.get("code_dir", ""),
+        "commit": record.get("git", {}).get("commit", ""),
+        "changed": "yes, see record.json" if record.get("git", {}).get("diff") else "",
+        "versions": versions,
+        "hosts": " ".join(host["host"] for host in record.get("hosts", ())),
+    }
+    return [(name, value) for name, value in known.items() if value]
+
+
+def _spent_rows(attempts: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    if not attempts:
+        return []
+    heads = [name.removesuffix("_s").replace("_", " ") for name in attempts[0]]
+    rows = [
+        [f"{v:.1f}" if isinstance(v, float) else str(v) for v in attempt.values()]
+        for attempt in attempts
+    ]
+    return [tuple(heads), *(tuple(row) for row in rows)]
 
 
 def _number(value: float | None) -> str:
