@@ -45,8 +45,8 @@ class RayEngine:
             return AttemptEnd(status="stopped") if stop.graceful.is_set() else self._no_room(sizes)
         world_size = sum(seat.ranks for seat in places)
         plan = planner.resized(attempt.plan, world_size)
-        self._seat(places, plan)
-        cluster.require_secrets(self._hosts)
+        fresh = self._seat(places, plan)
+        cluster.require_fit(fresh, RunDir(attempt.run_dir))
         _tell_placed(attempt, places)
         growth = _Growth(self._nodes, self._need, sizes=sizes, world_size=world_size)
         return self._follow(Coordination(_starts(attempt, plan, places)), growth, stop)
@@ -87,8 +87,11 @@ class RayEngine:
     def _nodes(self) -> list[Node]:
         return cluster.free_nodes([host.held for host in self._hosts])
 
-    def _seat(self, places: Sequence[Seat], plan: RunPlan) -> None:
-        """One actor for each place; those that are there already, with their zygotes, stay."""
+    def _seat(self, places: Sequence[Seat], plan: RunPlan) -> list[RemoteHost]:
+        """One actor for each place; those that are there already, with their zygotes, stay.
+
+        Returns those that are new.
+        """
         before = {(host.node.id, host.ranks): host for host in self._hosts}
         kept = [before.pop((seat.node.id, seat.ranks), None) for seat in places]
         self._let_go(list(before.values()))
@@ -102,6 +105,7 @@ class RayEngine:
             )
             for host, seat in zip(kept, places, strict=True)
         ]
+        return [host for host in self._hosts if host not in kept]
 
     def _let_go(self, hosts: Iterable[RemoteHost]) -> None:
         gone = list(hosts)

@@ -6,6 +6,7 @@ Which host gets which ranks is decided in `placement`.
 import contextlib
 import logging
 import signal
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,14 @@ from ray._private.state import available_resources_per_node  # its home; a @Deve
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from launcher import rundir
 from launcher.engines.coordination import Post
 from launcher.engines.protocol import Message, News
 from launcher.engines.ray.host import Host
 from launcher.engines.ray.placement import Need, Node, Seat
 from launcher.errors import ClusterError, PreflightError
-from launcher.resources import Resources, lacking_secrets, this_host, together
+from launcher.resources import Resources, this_host, together
+from launcher.rundir import RunDir
 
 _HEAR_S = 10.0
 """How long a host waits for news of its ranks before it answers that there are none."""
@@ -127,8 +130,11 @@ class RemoteHost:
             max_concurrency=2,  # it is told things while it waits for news
             scheduling_strategy=where,
         ).remote(seat.node.address, threads_per_rank=threads_per_rank, secrets=secrets)
-        self.lacking = self._actor.lacking.remote() if secrets else None
         self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
+
+    def examine(self, run_dir: str, marker: str) -> Any:
+        """A promise of `Host.problems`."""
+        return self._actor.problems.remote(run_dir, marker)
 
     def tell(self, message: Message) -> None:
         """Returns at once; that the host is gone is told by `hear`."""
@@ -157,12 +163,17 @@ class RemoteHost:
         ray.kill(self._actor)
 
 
-def require_secrets(hosts: Sequence[RemoteHost]) -> None:
-    """PreflightError when a host lacks one; a host that is lost is found out later."""
-    for host in hosts:
+def require_fit(hosts: Sequence[RemoteHost], run_dir: RunDir) -> None:
+    """PreflightError with all that keeps hosts from training; one that is lost is found later."""
+    marker = uuid.uuid4().hex
+    run_dir.write(rundir.PROBE, marker.encode())
+    found: list[str] = []
+    for answer in [host.examine(run_dir.url, marker) for host in hosts]:
         with contextlib.suppress(RayError):
-            if host.lacking is not None and (names := ray.get(host.lacking)):
-                raise PreflightError(lacking_secrets(names, host=host.node.address))
+            found += ray.get(answer)
+    run_dir.remove(rundir.PROBE)
+    if found:
+        raise PreflightError("\n".join(found))
 
 
 class Fleet:
