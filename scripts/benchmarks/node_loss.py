@@ -64,7 +64,12 @@ def _lose(folder: Path, command: Callable[[Path], list[str]]) -> float:
     folder.mkdir(parents=True)
     stamps = folder / "stamps"
     path = os.pathsep.join([environment()["PYTHONPATH"], str(JOBS)])
-    values = {"BENCH_STAMPS": str(stamps), "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    values = {
+        "BENCH_STAMPS": str(stamps),
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "eth0",  # ours finds it; Ray Train must be told
+    }
     with hosts("bhead", "bworker", folder=folder) as (head, worker):
         _make_cluster(head, worker, values)
         client = {**values, "RAY_AUTH_MODE": "token", "RAY_ADDRESS": f"{head.address}:6379"}
