@@ -149,6 +149,7 @@ def _make(name: str, address: str, home: Path) -> Host:
 
 def _remove(names: Sequence[str]) -> None:
     for name in names:
+        _ip("link", "del", f"{name}-b", check=False)  # the namespace itself goes a moment later
         _ip("netns", "del", name, check=False)
     _ip("link", "del", BRIDGE, check=False)
 
