@@ -18,7 +18,7 @@ from launcher.history import attempts, newest_checkpoint
 from launcher.outcome import AttemptEnd, Outcome, failure_of
 from launcher.plan import RunPlan
 from launcher.record import make_record
-from launcher.resources import Resources
+from launcher.resources import Resources, secrets_here
 from launcher.retry import Failed, Verdict, decide
 from launcher.rundir import RunDir
 from launcher.tracking import require_trackers, tracked
@@ -50,6 +50,8 @@ def conduct(
     The caller holds the run's lock, whose descriptor is `lock_fd`.
     """
     require_trackers(plan)
+    if engine.name != "ray":  # where each host has its own
+        secrets_here(plan.secrets)
     run_dir.remove(rundir.STOP)
     run_dir.remove(rundir.OUTCOME)
     with (

@@ -1,5 +1,6 @@
 """Where the time of a run went, attempt by attempt, read from its events and rows. Pure."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,11 +58,12 @@ def _spent(
     seated = placed.get("time", began)
     ready = training.get("time", over.get("time", seated))
     laps = {name: training.get(name, 0.0) for name in ("build_s", "meet_s", "load_s")}
-    until = over.get("time", ended[-1][1] if ended else ready)
-    steps_at = [time for _, time in ended if ready <= time <= until] if training else []
-    first = steps_at[0] if steps_at else until
+    next_began = after.get("attempt", {}).get("time", math.inf)
+    own = [(step, time) for step, time in ended if training and ready <= time < next_began]
+    until = over.get("time", own[-1][1] if own else ready)
+    first = own[0][1] if own else until
     start = training.get("step", 0)
-    last = over.get("step", after.get("training", {}).get("step", ended[-1][0] if ended else start))
+    last = over.get("step", own[-1][0] if own else start)
     return Spent(
         attempt=attempt.get("attempt", {}).get("attempt", 0),
         ranks=f"{placed['world_size']} on {len(placed['hosts'])} hosts" if placed else "",

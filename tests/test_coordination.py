@@ -119,10 +119,29 @@ def test_a_host_that_is_lost_is_named_and_ends_the_others() -> None:
 
 def test_a_standstill_on_one_host_alone_is_no_hang() -> None:
     attempt = Attempt()
+    attempt.hear(1, News(state="moving"))
     attempt.hear(0, News(state="stalled", counts={0: 5, 1: 5}))
     attempt.hear(0, News(state="moving"))
     attempt.hear(1, News(state="stalled", counts={2: 4, 3: 5}))
     assert attempt.orders() == []
+
+
+def test_a_host_that_never_moved_hangs_with_those_that_wait_for_it() -> None:
+    attempt = Attempt()
+    attempt.hear(0, News(state="stalled", counts={0: 1, 1: 1}))
+    assert attempt.orders() == [(0, "dump"), (1, "dump")]
+    for host in (0, 1):
+        attempt.hear(host, ended(host, status="stopped"))
+    end = attempt.end()
+    assert end.failure
+    assert (end.failure.kind, end.failure.rank) == ("hang", 2)
+
+
+def test_who_listens_when_the_attempt_is_dying_is_not_joined() -> None:
+    of = Coordination([start(n * TWO_A_HOST, hosts=3) for n in range(3)])
+    list(of.begin())
+    list(of.lose(2, "host 2 was lost", now=1.0))
+    assert list(of.hear(0, News(state="listening", port=4567), now=1.1)) == []
 
 
 def test_a_standstill_everywhere_is_a_hang_of_the_rank_that_did_least() -> None:

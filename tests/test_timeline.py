@@ -46,3 +46,15 @@ def test_an_attempt_that_never_trained_spent_its_time_on_the_way() -> None:
     events = [event("attempt", 0.0), event("failure", 4.0, step=0, kind="spec")]
     (only,) = spent(events, [])
     assert (only.fork_s, only.train_s, only.steps, only.end) == (4.0, 0.0, 0, "spec")
+
+
+def test_the_pause_before_a_resume_is_no_time_of_training() -> None:
+    events = [
+        event("attempt", 0.0),
+        event("training", 1.0, step=0, **LAPS),
+        event("attempt", 36_000.0, 2),
+        event("training", 36_001.0, 2, step=2, **LAPS),
+    ]
+    first, second = spent(events, rows(2.0, 3.0, 36_002.0))
+    assert (first.first_step_s, first.train_s, first.steps) == (1.0, 1.0, 2)
+    assert (second.train_s, second.steps) == (0.0, 1)

@@ -4,7 +4,6 @@ What a job is, is known to `cluster`; here its output is told apart, and its end
 """
 
 import json
-import math
 import re
 import secrets
 import shlex
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from launcher.cli.asking import put
+from launcher.cli.asking import put, say
 from launcher.cli.clusters import known_clusters
 from launcher.cluster.names import Cluster
 from launcher.errors import ExitCode, SpecError
@@ -26,6 +25,8 @@ if TYPE_CHECKING:  # importing Ray costs half a second: what needs it does so wh
 
 _EXIT_CODES = {"STOPPED": ExitCode.STOPPED, "FAILED": ExitCode.LOST, "SUCCEEDED": 0}
 """Of a job whose command did not exit by itself."""
+_FIRST_OF_SIGNALS = 128
+"""A shell says so of a command that a signal ended."""
 _RUN = "launcher_run"
 _POLL_S = 0.3
 _MARK = "launcher-output-begins"
@@ -49,13 +50,16 @@ def run_there(
         files=(),
         metadata={"launcher_command": verb},
     )
-    text = _after_mark(jobs.follow(job_id, timeout_s=math.inf))
+    text = _after_mark(jobs.follow(job_id))
     if output == "json":
         _put_document("".join(text))
     else:
         for piece in text:
             click.echo(piece, nl=False)
-    sys.exit(exit_code_of(jobs.wait(job_id, timeout_s=math.inf)))
+    job = jobs.wait(job_id)
+    if job.state == "FAILED" and job.exit_code is None:
+        say(f"error: the job did not start: {job.message}")
+    sys.exit(exit_code_of(job))
 
 
 def _await_run(jobs: "Jobs", arguments: Sequence[str]) -> None:
@@ -96,7 +100,10 @@ def shared_storage(storage: str | None, cluster: Cluster) -> str:
 
 def exit_code_of(job: "Job") -> int:
     """That of its command; of a job that did not come to that, by its state."""
-    return job.exit_code if job.exit_code is not None else _EXIT_CODES.get(job.state, ExitCode.BUG)
+    code = job.exit_code
+    if code is not None and 0 <= code < _FIRST_OF_SIGNALS:
+        return code
+    return _EXIT_CODES.get(job.state, ExitCode.BUG)
 
 
 def _after_mark(output: Iterator[str]) -> Iterator[str]:
@@ -114,7 +121,7 @@ def _after_mark(output: Iterator[str]) -> Iterator[str]:
 
 def _put_document(text: str) -> None:
     """A job's news and data come in one stream: the JSON document is data, the rest is news."""
-    start = text.find("{\n")
+    start = ("\n" + text).rfind("\n{\n")
     try:
         document, length = json.JSONDecoder().raw_decode(text[start:])
     except ValueError:

@@ -36,6 +36,6 @@ def _arguments(command: click.Command, values: dict[str, Any]) -> Iterator[str]:
         value = values.get(parameter.name or "")
         if isinstance(parameter, click.Argument):
             yield str(value)
-        elif parameter.name != "storage" and value not in (None, False, ()):
+        elif parameter.name != "storage" and not (value is None or value is False or value == ()):
             name = max(parameter.opts, key=len)
             yield name if value is True else f"{name}={value}"

@@ -57,9 +57,9 @@ def submit(
     _announce(run_id, there, place, output=output)
     if follow or wait:
         if follow:
-            for text in jobs.follow(run_id, timeout_s=math.inf):
-                click.echo(text, nl=False)
-        sys.exit(exit_code_of(jobs.wait(run_id, timeout_s=math.inf)))
+            for text in jobs.follow(run_id):
+                click.echo(text, nl=False, err=output == "json")
+        sys.exit(exit_code_of(jobs.wait(run_id)))
 
 
 def resume_there(

@@ -8,10 +8,10 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobSubmissionClient
@@ -22,6 +22,8 @@ from launcher.errors import ClusterError
 from launcher.packing import Packed
 
 _POLL_S = 0.5
+_PATIENCE_S = 60.0
+T = TypeVar("T")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 
@@ -61,7 +63,7 @@ class Jobs:
         metadata: Mapping[str, str],
     ) -> None:
         """Starts a command in a copy of these files of a folder, the launcher itself beside it."""
-        with self._errors(), _staged(folder, files) as staged:
+        with _staged(folder, files) as staged, self._errors():
             environment: dict[str, object] = {"py_modules": [str(staged / "launcher")]}
             if folder is not None:
                 environment["working_dir"] = str(staged / "code")
@@ -88,35 +90,44 @@ class Jobs:
         with self._errors():
             return str(self._client.get_job_logs(job_id))
 
-    def follow(self, job_id: str, *, timeout_s: float) -> Iterator[str]:
+    def follow(self, job_id: str) -> Iterator[str]:
         """What it prints, until its state says that it ended; nothing twice, nothing left out.
 
         The state is asked before the output, so the last piece is whole.
         """
-        deadline, shown = time.monotonic() + timeout_s, 0
-        while True:
-            ended = self.get(job_id).ended
-            output = self.output(job_id)
+        ended, shown = False, 0
+        while not ended:
+            ended = self._patiently(lambda: self.get(job_id).ended)
+            output = self._patiently(lambda: self.output(job_id))
             if len(output) > shown:
                 yield output[shown:]
                 shown = len(output)
-            if ended or time.monotonic() > deadline:
-                return
-            time.sleep(_POLL_S)
+            if not ended:
+                time.sleep(_POLL_S)
 
-    def wait(self, job_id: str, *, timeout_s: float) -> Job:
-        """The job once it ended, or as it is when the time is over."""
-        deadline = time.monotonic() + timeout_s
-        while not (job := self.get(job_id)).ended and time.monotonic() < deadline:
+    def wait(self, job_id: str) -> Job:
+        """The job, once it ended."""
+        while not (job := self._patiently(lambda: self.get(job_id))).ended:
             time.sleep(_POLL_S)
         return job
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """The answer; a laptop that slept, or a network that was away, is waited for."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return ask()
+            except ClusterError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_S)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         """Turns what Ray's client raises into one line that says what to do."""
         try:
             yield
-        except ConnectionError as error:
+        except OSError as error:  # that is what requests raises, too
             raise ClusterError(
                 f"cluster {self._cluster} does not answer at {self._cluster.url}; is its head up, "
                 "and is this the address of its dashboard (port 8265)?"

@@ -54,15 +54,15 @@ class Coordination:
             return
         host.news = news
         match news.state:
-            case "listening":
+            case "listening" if self._first_death is None:
                 for other in range(1, len(self._hosts)):
                     yield other, self._start(other, port=news.port)
             case "done" if all(host.state == "done" for host in self._hosts):
                 yield from self._end_all()
-            case "stalled" if self._hung_rank is None and self._all_stalled():
+            case "done" | "stalled" if self._hung_rank is None and self._all_stalled():
                 counts = self._counts()
                 self._hung_rank = min(counts, key=lambda rank: counts[rank])
-                self._stalled_s = news.stalled_s
+                self._stalled_s = max(host.news.stalled_s for host in self._hosts if host.news)
                 yield from self._tell_all(Order(command="dump"))
                 self._dying(now)
             case "ended":
@@ -121,15 +121,19 @@ class Coordination:
             self._first_death = now
 
     def _all_stalled(self) -> bool:
-        return all(host.state in ("stalled", "done") for host in self._hosts)
+        """A host that has not moved yet while another stands still is not setting up any more."""
+        states = [host.state for host in self._hosts]
+        return "stalled" in states and not {"moving", "ended"} & set(states)
 
     def _counts(self) -> dict[int, int]:
-        return {
-            rank: count
-            for host in self._hosts
-            if host.news and host.state == "stalled"
-            for rank, count in host.news.counts.items()
-        }
+        """Work done by the ranks that are not done; of a host that never moved, none."""
+        counts: dict[int, int] = {}
+        for host in self._hosts:
+            if host.news and host.state == "stalled":
+                counts |= host.news.counts
+            elif host.state != "done":
+                counts |= dict.fromkeys(host.ranks, 0)
+        return counts
 
     def _end_all(self) -> Iterator[Post]:
         for number, host in enumerate(self._hosts):

@@ -37,7 +37,7 @@ class Group:
         self._progress = Progress(
             start.ranks, timeout_s=retries.hang_timeout_s, patience=retries.hang_patience
         )
-        self._state: Literal["moving", "stalled", "done"] = "moving"
+        self._state: Literal["", "moving", "stalled", "done"] = ""
         self._oom_kills = oom_kill_count()
         self._first_death = 0.0
 
@@ -71,7 +71,7 @@ class Group:
         if self._first_death and now - self._first_death > _LAST_WORDS_S:
             self.kill()
         state = self._state_of(ends, now=now)
-        if state != self._state:
+        if state and state != self._state:
             self._state = state
             counts, limit_s = self._counts(ends), self._progress.limit_s
             self._tell(News(state=state, counts=counts, stalled_s=limit_s))
@@ -80,9 +80,11 @@ class Group:
 
     def _state_of(
         self, ends: Sequence[RankEnd], *, now: float
-    ) -> Literal["moving", "stalled", "done"]:
+    ) -> Literal["", "moving", "stalled", "done"]:
         if all(end.done for end in ends):
             return "done"
+        if not any(self._progress.counts()):
+            return ""
         return "stalled" if self._progress.stalled(now=now) else "moving"
 
     def _counts(self, ends: Sequence[RankEnd]) -> dict[int, int]:
@@ -140,6 +142,8 @@ class Nursery:
     def _obey(self, line: bytes) -> None:
         command = parse_message(line)
         if isinstance(command, Start):
+            if self._group:
+                self._group.kill()
             self._group = Group(command, tell=self._tell)
             self._group.start()
         elif self._group:

@@ -92,7 +92,7 @@ def together(
         cpu_name=first.cpu_name,
         cpu_native_bf16=all(host.cpu_native_bf16 for host in hosts),
         cpu_native_fp16=all(host.cpu_native_fp16 for host in hosts),
-        wandb_key=first.wandb_key,
+        wandb_key=has_wandb_key(os.environ, home=Path.home(), cwd=Path()),
     )
 
 

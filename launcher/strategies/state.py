@@ -47,7 +47,8 @@ def volatile_names(model: nn.Module, optimizer: Optimizer) -> frozenset[str]:
     whose forward renormalises rows.
     """
     trained = {p for group in optimizer.param_groups for p in group["params"]}
-    trained -= {m.weight for m in model.modules() if getattr(m, "max_norm", None) is not None}
+    renormed = (nn.Embedding, nn.EmbeddingBag)
+    trained -= {m.weight for m in model.modules() if isinstance(m, renormed) and m.max_norm}
     steady = {n for n, p in model.named_parameters(remove_duplicate=False) if p in trained}
     return frozenset(model_tensors(model).keys() - steady)
 

@@ -40,13 +40,18 @@ class RayEngine:
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
         sizes = planner.world_sizes(attempt.plan)
-        places = self._wait_for_room(sizes, attempt, stop)
-        if places is None:
-            return AttemptEnd(status="stopped") if stop.graceful.is_set() else self._no_room(sizes)
-        world_size = sum(seat.ranks for seat in places)
-        plan = planner.resized(attempt.plan, world_size)
-        fresh = self._seat(places, plan)
-        cluster.require_fit(fresh, RunDir(attempt.run_dir))
+        deadline = time.monotonic() + self._wait_timeout_s
+        while True:
+            places = self._wait_for_room(sizes, attempt, stop, deadline=deadline)
+            if places is None:
+                stopped = stop.graceful.is_set()
+                return AttemptEnd(status="stopped") if stopped else self._no_room(sizes)
+            world_size = sum(seat.ranks for seat in places)
+            plan = planner.resized(attempt.plan, world_size)
+            fresh = self._seat(places, plan)
+            if cluster.all_fit(fresh, RunDir(attempt.run_dir)):
+                break
+            self._let_go(fresh)
         _tell_placed(attempt, places)
         growth = _Growth(self._nodes, self._need, sizes=sizes, world_size=world_size)
         return self._follow(Coordination(_starts(attempt, plan, places)), growth, stop)
@@ -56,14 +61,16 @@ class RayEngine:
         cluster.disconnect()
 
     def _wait_for_room(
-        self, sizes: Sequence[int], attempt: Attempt, stop: StopRequest
+        self, sizes: Sequence[int], attempt: Attempt, stop: StopRequest, *, deadline: float
     ) -> tuple[Seat, ...] | None:
         """Where each rank goes; None: it was asked to stop, or waited long enough."""
-        started, said = time.monotonic(), ""
-        while not stop.graceful.is_set() and time.monotonic() - started < self._wait_timeout_s:
+        said = ""
+        while not stop.graceful.is_set():
             nodes = self._nodes()
             if size := largest(sizes, nodes, self._need):
                 return seats(size, nodes, self._need)
+            if time.monotonic() >= deadline:
+                break
             waiting = self._shortage(sizes, nodes)
             if waiting != said:
                 said = waiting

@@ -163,17 +163,25 @@ class RemoteHost:
         ray.kill(self._actor)
 
 
-def require_fit(hosts: Sequence[RemoteHost], run_dir: RunDir) -> None:
-    """PreflightError with all that keeps hosts from training; one that is lost is found later."""
+def all_fit(hosts: Sequence[RemoteHost], run_dir: RunDir) -> bool:
+    """Whether every actor is there in time: another run may have been quicker to take its room.
+
+    PreflightError with all that keeps a host from training; one that is lost is found out later.
+    """
+    if not hosts:
+        return True
     marker = uuid.uuid4().hex
     run_dir.write(rundir.PROBE, marker.encode())
+    answers = [host.examine(run_dir.url, marker) for host in hosts]
+    done, late = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_S)
     found: list[str] = []
-    for answer in [host.examine(run_dir.url, marker) for host in hosts]:
+    for answer in done:
         with contextlib.suppress(RayError):
             found += ray.get(answer)
     run_dir.remove(rundir.PROBE)
     if found:
         raise PreflightError("\n".join(found))
+    return not late
 
 
 class Fleet:
