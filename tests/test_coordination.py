@@ -71,6 +71,15 @@ class Attempt:
         return self._of.end()
 
 
+def assert_hung(attempt: Attempt, *, rank: int) -> None:
+    """Once every host has ended."""
+    for host in (0, 1):
+        attempt.hear(host, ended(host, status="stopped"))
+    end = attempt.end()
+    assert end.failure
+    assert (end.failure.kind, end.failure.rank) == ("hang", rank)
+
+
 def test_the_other_hosts_start_once_it_is_known_where_to_meet() -> None:
     starts = Attempt(hosts=3).starts
     assert [(number, message.first_rank, message.port) for number, message in starts] == [
@@ -130,11 +139,7 @@ def test_a_host_that_never_moved_hangs_with_those_that_wait_for_it() -> None:
     attempt = Attempt()
     attempt.hear(0, News(state="stalled", counts={0: 1, 1: 1}))
     assert attempt.orders() == [(0, "dump"), (1, "dump")]
-    for host in (0, 1):
-        attempt.hear(host, ended(host, status="stopped"))
-    end = attempt.end()
-    assert end.failure
-    assert (end.failure.kind, end.failure.rank) == ("hang", 2)
+    assert_hung(attempt, rank=2)
 
 
 def test_who_listens_when_the_attempt_is_dying_is_not_joined() -> None:
@@ -151,11 +156,7 @@ def test_a_standstill_everywhere_is_a_hang_of_the_rank_that_did_least() -> None:
     assert attempt.orders() == [(0, "dump"), (1, "dump")]
     attempt.later(0.4)
     assert attempt.orders() == [(0, "end"), (1, "end")]
-    for host in (0, 1):
-        attempt.hear(host, ended(host, status="stopped"))
-    end = attempt.end()
-    assert end.failure
-    assert (end.failure.kind, end.failure.rank) == ("hang", 2)
+    assert_hung(attempt, rank=2)
 
 
 def test_a_host_that_was_never_started_does_not_keep_an_attempt_open() -> None:

@@ -14,8 +14,8 @@ from launcher.errors import ClusterError
 from launcher.resources import inherited_environment
 
 _HEALTH = {
-    # A host that is cut off is given up after 5 x 2 s; Ray's own 5 x 10 s would cost most of a
-    # restart, and a rank that waits for a peer cannot tell a slow one from a lost one.
+    # A host that is cut off is given up after five checks, of 2 s each and 2 s apart; with Ray's
+    # own 10 s that would be most of a restart, and a rank cannot tell a slow peer from a lost one.
     "RAY_health_check_period_ms": "2000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "5",

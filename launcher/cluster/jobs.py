@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ray.exceptions import RayError
-from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import launcher
 from launcher.cluster.names import Cluster
@@ -24,7 +24,6 @@ from launcher.packing import Packed
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
 T = TypeVar("T")
-_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 
 
@@ -41,7 +40,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        return self.state in _ENDED
+        return JobStatus(self.state).is_terminal()
 
 
 class Jobs:

@@ -10,22 +10,18 @@ from typing import Any
 import pytest
 
 from launcher import rundir
-from launcher.data.order import epoch_order
 from launcher.rundir import RunDir
 from tests import hosts
 from tests.hosts import Host
 from tests.job import (
-    GLOBAL_BATCH_SIZE,
     LAST_STEP,
-    MAX_EPOCHS,
-    SAMPLES,
-    SEED,
     Launcher,
     eventually,
     reproducible,
     weights,
     write_job,
 )
+from tests.ordering import promised_steps
 
 pytestmark = [
     pytest.mark.integration,
@@ -135,12 +131,7 @@ def assert_same_as_local(run_dir: RunDir, unbroken: Launcher) -> None:
 def assert_every_sample_once(folder: Path) -> None:
     """Each step took its positions of the epoch's order, also where another number of ranks did it
     again after a restart."""
-    orders = [
-        epoch_order(samples=SAMPLES, seed=SEED, epoch=epoch).tolist()
-        for epoch in range(1, MAX_EPOCHS + 1)
-    ]
-    size = GLOBAL_BATCH_SIZE
-    expected = [order[at : at + size] for order in orders for at in range(0, SAMPLES, size)]
+    expected = promised_steps()
     taken: dict[int, set[tuple[int, ...]]] = {}
     for line in (folder / "steps.jsonl").read_text().splitlines():
         record = json.loads(line)

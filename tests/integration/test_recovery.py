@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 
 from launcher import rundir
-from launcher.data.order import epoch_order
 from tests.job import (
     GLOBAL_BATCH_SIZE,
     LAST_STEP,
-    MAX_EPOCHS,
-    SAMPLES,
-    SEED,
     Launcher,
     recorded_steps,
     reproducible,
@@ -22,6 +18,7 @@ from tests.job import (
     write_job,
 )
 from tests.killing import Kill, differences, orphans, survive
+from tests.ordering import promised_steps
 
 pytestmark = pytest.mark.integration
 
@@ -82,11 +79,7 @@ def go_on_elsewhere(halfway: Launcher, folder: Path, *changes: str) -> Launcher:
 
 def assert_every_sample_once(launcher: Launcher, *, batch: int = GLOBAL_BATCH_SIZE) -> None:
     """Step by step, the samples that entered are those of the epoch's order."""
-    orders = [
-        epoch_order(samples=SAMPLES, seed=SEED, epoch=epoch).tolist()
-        for epoch in range(1, MAX_EPOCHS + 1)
-    ]
-    expected = [order[at : at + batch] for order in orders for at in range(0, SAMPLES, batch)]
+    expected = promised_steps(batch=batch)
     steps = recorded_steps(launcher.folder)
     taken = [
         [index for rank in sorted(steps[step]) for index in steps[step][rank]]
