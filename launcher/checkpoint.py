@@ -3,15 +3,18 @@
 What is in the files is the strategies' knowledge; when they are written, `saving`'s.
 """
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from launcher import rundir
+from launcher import rundir, storage
+from launcher.errors import StorageError
 from launcher.rundir import RunDir
 
 _CHUNK_BYTES = 1 << 22
@@ -70,7 +73,7 @@ def clear(run_dir: RunDir, name: str) -> Path:
     run_dir.remove(f"{name}/{rundir.MANIFEST}")
     run_dir.remove(name)
     folder = run_dir.local(name)
-    with rundir.storage_errors(str(folder)):
+    with storage.storage_errors(str(folder)):
         folder.mkdir(parents=True)
     return folder
 
@@ -78,11 +81,11 @@ def clear(run_dir: RunDir, name: str) -> Path:
 def commit(run_dir: RunDir, name: str) -> None:
     """Makes the files of a folder a checkpoint: durable first, then named in its manifest."""
     folder = run_dir.local(name)
-    with rundir.storage_errors(str(folder)):
+    with storage.storage_errors(str(folder)):
         files = {path.name: _describe(path) for path in sorted(folder.iterdir())}
     run_dir.write_json(f"{name}/{rundir.MANIFEST}", {"schema": 1, "files": files})
-    with rundir.storage_errors(str(folder)):
-        rundir.sync(folder.parent)
+    with storage.storage_errors(str(folder)):
+        storage.sync(folder.parent)
 
 
 def prune(run_dir: RunDir, *, keep_last: int, newest: int) -> list[str]:
@@ -106,6 +109,43 @@ def remove_unfinished(run_dir: RunDir) -> None:
             run_dir.remove(rundir.checkpoint_name(step))
 
 
+def publish(run_dir: RunDir, name: str) -> None:
+    """Copies a checkpoint of the run's folder to its URL; there, too, the manifest comes last.
+
+    FileNotFoundError when it was pruned before the copy began.
+    """
+    source, target = run_dir.local(name), run_dir.stored
+    with _linked(source) as files:
+        target.remove(f"{name}/{rundir.MANIFEST}")
+        for file in files:
+            if file.name != rundir.MANIFEST:
+                storage.put(file, target.path(f"{name}/{file.name}"))
+        target.write(f"{name}/{rundir.MANIFEST}", (files[0].parent / rundir.MANIFEST).read_bytes())
+
+
+def fetch(run_dir: RunDir, name: str) -> None:
+    """Copies a checkpoint from the run's URL into its folder, unless it is there."""
+    if not name or not run_dir.folder or run_dir.exists(f"{name}/{rundir.MANIFEST}"):
+        return
+    files = [file for file in run_dir.stored.names(name) if file != rundir.MANIFEST]
+    for file in (*files, rundir.MANIFEST):
+        storage.get(run_dir.path(f"{name}/{file}"), run_dir.local(f"{name}/{file}"))
+
+
+@contextlib.contextmanager
+def _linked(folder: Path) -> Iterator[list[Path]]:
+    """Other names of a folder's files, for them to be read whole though the folder is pruned."""
+    linked = folder.with_name(f".{folder.name}")
+    shutil.rmtree(linked, ignore_errors=True)
+    linked.mkdir()
+    try:
+        for file in sorted(folder.iterdir()):
+            (linked / file.name).hardlink_to(file)
+        yield sorted(linked.iterdir())
+    finally:
+        shutil.rmtree(linked)
+
+
 def _steps(run_dir: RunDir) -> Iterator[int]:
     for folder in run_dir.names(rundir.CHECKPOINTS):
         step = rundir.checkpoint_step(folder)
@@ -116,25 +156,28 @@ def _steps(run_dir: RunDir) -> Iterator[int]:
 def _file_damage(run_dir: RunDir, file: str, expected_bytes: int, expected_sha256: str) -> str:
     short = file.rsplit("/", 1)[-1]
     try:
-        size, digest = _measure(run_dir.local(file))
-    except OSError as error:
-        return f"{short}: {error.strerror or error}"
+        with run_dir.opened(file) as opened:
+            size, digest = _measure(opened)
+    except FileNotFoundError:
+        return f"{short} is not there"
+    except (OSError, StorageError) as error:
+        return f"{short}: {error}"
     if size != expected_bytes:
         return f"{short} has {size} bytes, not {expected_bytes}"
     return "" if digest == expected_sha256 else f"{short} does not match its hash"
 
 
 def _describe(path: Path) -> dict[str, Any]:
-    size, digest = _measure(path)
-    rundir.sync(path)
+    with path.open("rb", buffering=0) as file:
+        size, digest = _measure(file)
+    storage.sync(path)
     return {"bytes": size, "sha256": digest}
 
 
-def _measure(path: Path) -> tuple[int, str]:
+def _measure(file: IO[bytes]) -> tuple[int, str]:
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
+    while chunk := file.read(_CHUNK_BYTES):
+        digest.update(chunk)
+        size += len(chunk)
     return size, digest.hexdigest()

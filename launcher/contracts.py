@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from launcher.outcome import AttemptEnd
 from launcher.plan import RunPlan
+from launcher.rundir import RunDir
 
 if TYPE_CHECKING:  # the command line reads this file and must not pay for torch
     from torch import Tensor, nn
@@ -22,7 +23,7 @@ class Attempt:
     """What one start of a run's processes is given."""
 
     plan: RunPlan
-    run_dir: str
+    run_dir: RunDir
     number: int
     checkpoint: str
     """Name of the checkpoint to go on from, relative to the run directory; empty: from step 0."""
@@ -41,6 +42,7 @@ class StopRequest:
 class Engine(Protocol):
     """How the ranks of an attempt are started, watched and reaped."""
 
+    name: str
     restartable: bool
     """Whether a failed attempt can be followed by another."""
     shows_output: bool

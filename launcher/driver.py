@@ -6,15 +6,18 @@ How processes start is the engines' knowledge; how all this looks to a person, t
 import contextlib
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from launcher import checkpoint, metrics, rundir
+from launcher import checkpoint, metrics, rundir, storage
 from launcher.contracts import Attempt, Engine, StopRequest
-from launcher.engines import EngineChoice, EngineName, open_engine
+from launcher.engines import EngineChoice, open_engine
 from launcher.errors import ExitCode, LauncherError, PreflightError, StorageError
 from launcher.history import attempts, newest_checkpoint
+from launcher.lock import Hold
+from launcher.mirror import Mirror, mirrored
 from launcher.outcome import AttemptEnd, Outcome, failure_of
 from launcher.plan import RunPlan
 from launcher.record import make_record
@@ -23,6 +26,7 @@ from launcher.retry import Failed, Verdict, decide
 from launcher.rundir import RunDir
 from launcher.tracking import require_trackers, tracked
 from launcher.watch import Audience, Watch
+from launcher.workspace import of_driver, of_driver_and_ranks, with_code_here
 
 
 @dataclass(frozen=True)
@@ -41,30 +45,59 @@ def conduct(
     description: Description,
     *,
     engine: EngineChoice,
-    lock_fd: int,
+    hold: Hold,
     stop: StopRequest,
     audience: Audience,
 ) -> Outcome:
     """Trains the run to its end, through as many attempts as its retries allow.
 
-    The caller holds the run's lock, whose descriptor is `lock_fd`.
+    The caller holds the run, and has opened it to work in it.
     """
     require_trackers(plan)
     if engine.name != "ray":  # where each host has its own
         secrets_here(plan.secrets)
-    run_dir.remove(rundir.STOP)
+    run_dir.stored.remove(rundir.STOP)
     run_dir.remove(rundir.OUTCOME)
-    with (
-        open_engine(engine, plan, lock_fd=lock_fd) as opened,  # imports torch meanwhile
-        _described(run_dir, plan, description),
-        tracked(run_dir, plan, stop=stop),
-        Watch(run_dir, stop=stop, audience=audience) as watch,
-    ):
-        run = _Run(run_dir, plan, opened, name=engine.name, watch=watch, stop=stop)
-        outcome = run.outcome(_attempts(run))
-        with contextlib.suppress(StorageError):  # what is returned says it all the same
-            run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
+    outcome = None
+    try:
+        with (
+            _mirrored(run_dir, plan, engine=engine, hold=hold, stop=stop) as mirror,
+            open_engine(engine, plan, lock_fd=hold.descriptor) as opened,  # imports torch meanwhile
+            _described(run_dir, plan, description),
+            tracked(run_dir, plan, stop=stop),
+            Watch(run_dir, stop=stop, audience=audience) as watch,
+        ):
+            run = _Run(run_dir, plan, opened, watch=watch, stop=stop, mirror=mirror)
+            outcome = run.outcome(_attempts(run))
+            with contextlib.suppress(StorageError):  # what is returned says it all the same
+                metrics.complete(run_dir)
+                run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
+    except StorageError as error:
+        if outcome is None:
+            raise
+        return outcome if outcome.error else _not_stored(outcome, error)
     return outcome
+
+
+def _mirrored(
+    run_dir: RunDir, plan: RunPlan, *, engine: EngineChoice, hold: Hold, stop: StopRequest
+) -> AbstractContextManager[Mirror | None]:
+    """On a cluster, what ranks write is brought to the run's URL by the hosts that have it."""
+    return mirrored(
+        run_dir,
+        own=of_driver if engine.name == "ray" else of_driver_and_ranks,
+        keep_last=plan.checkpoint.keep_last,
+        hold=hold,
+        give_up=stop.graceful.set,
+    )
+
+
+def _not_stored(outcome: Outcome, error: StorageError) -> Outcome:
+    """Of a run that ended well, and could not be brought to where it belongs."""
+    failure = failure_of(error)
+    return outcome.model_copy(
+        update={"status": "failed", "exit_code": failure.exit_code, "error": failure}
+    )
 
 
 def _attempts(run: "_Run") -> AttemptEnd:
@@ -122,24 +155,24 @@ class _Run:
         plan: RunPlan,
         engine: Engine,
         *,
-        name: EngineName,
         watch: Watch,
         stop: StopRequest,
+        mirror: Mirror | None,
     ) -> None:
         self._run_dir = run_dir
         self._plan = plan
         self._engine = engine
-        self._engine_name = name
         self._watch = watch
         self._stop = stop
-        self._number = max(attempts(run_dir), default=0)
+        self._mirror = mirror
+        self._number = max(attempts(run_dir.stored), default=0)
         self._failed: list[Failed] = []
 
     def attempts(self) -> AttemptEnd:
         """How the last attempt ended."""
         while True:
             attempt = self._prepare()
-            self._event("attempt", engine=self._engine_name, checkpoint=attempt.checkpoint)
+            self._event("attempt", engine=self._engine.name, checkpoint=attempt.checkpoint)
             end = self._engine.run(attempt, stop=self._stop)
             self._watch.catch_up()
             if end.to_resize:
@@ -183,7 +216,9 @@ class _Run:
     def _prepare(self) -> Attempt:
         """Chooses the checkpoint, and cuts off what a killed attempt left half-done after it."""
         self._number += 1
-        choice = checkpoint.newest_valid(self._run_dir)
+        if self._mirror:
+            self._mirror.settle()
+        choice = checkpoint.newest_valid(self._run_dir.stored)
         for reason in choice.passed_over:
             self._event("passed_over", reason=reason)
         if choice.passed_over and not choice.name:
@@ -192,15 +227,18 @@ class _Run:
                 + "; ".join(choice.passed_over)
                 + f"; start the job anew: {rundir.RECORD} has its command, {rundir.PLAN} its values"
             )
-        checkpoint.remove_unfinished(self._run_dir)
-        metrics.rewind(self._run_dir, step=rundir.checkpoint_step(choice.name))
+        checkpoint.remove_unfinished(self._run_dir.stored)
+        step = rundir.checkpoint_step(choice.name)
+        metrics.rewind(self._run_dir, step=step)
+        if self._mirror:
+            self._mirror.begin_after(step)
         log = self._run_dir.local(rundir.rank_log(self._number, 0))
-        with rundir.storage_errors(str(log)):
+        with storage.storage_errors(str(log)):
             log.parent.mkdir(parents=True, exist_ok=True)
         self._watch.start_attempt(None if self._engine.shows_output else log)
         return Attempt(
-            plan=self._plan,
-            run_dir=self._run_dir.path(),
+            plan=with_code_here(self._plan, self._run_dir),
+            run_dir=self._run_dir,
             number=self._number,
             checkpoint=choice.name,
         )

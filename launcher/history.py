@@ -27,7 +27,7 @@ def outcome_of(run_dir: RunDir) -> Outcome:
     if status not in ("running", "lost"):
         return Outcome.model_validate(run_dir.read_json(rundir.OUTCOME))
     tally = Tally()
-    with contextlib.closing(Follower(run_dir.local(rundir.METRICS))) as follower:
+    with contextlib.closing(Follower(run_dir)) as follower:
         for row in follower.new_rows():
             tally.add(row)
     return Outcome(

@@ -83,13 +83,11 @@ class Metric(Frozen):
 
 
 class Evaluation(Frozen):
-    """When the evaluation data is measured, and by what beside the loss."""
+    """When the evaluation data is measured, and by what beside the loss and exp(loss)."""
 
     every_steps: int
     metrics: tuple[Metric, ...]
-    """Means over samples, beside the loss."""
     perplexity: bool
-    """Also report exp(loss)."""
 
 
 class Ddp(Frozen):
@@ -158,7 +156,7 @@ class RunPlan(Frozen):
     name: str
     seed: int
     storage: str
-    """Absolute folder."""
+    """Absolute folder, or URL."""
     code_dir: str
     """The spec's folder: first on every rank's import path."""
     task: Annotated[DeclaredTask | CustomTask, Field(discriminator="kind")]

@@ -1,24 +1,19 @@
-"""Every file name of a run directory, and how its files come to be: whole or not at all.
+"""Every file name of a run directory, and where a run is found.
 
-What the files mean belongs to the modules that write them.
+What the files mean belongs to the modules that write them; how they are written, to `storage`.
 """
 
-import contextlib
-import errno
 import json
-import os
 import re
 import shlex
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from io import FileIO
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
-import fsspec
-
+from launcher import storage
 from launcher.errors import NoSuchRunError, StorageError
 
 DEFAULT_STORAGE = "runs"
@@ -30,6 +25,7 @@ METRICS = "metrics.jsonl"
 EVENTS = "events.jsonl"
 LOCK = "lock"
 STOP = "stop-requested"
+KEPT = ".kept"
 PROBE = "storage-probe"
 WANDB = "wandb"
 WANDB_RUN = "wandb.json"
@@ -87,9 +83,11 @@ def started_order(run_id: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class RunDir:
-    """One run's directory: a local folder or an fsspec URL."""
+    """One run's directory: a folder, or an fsspec URL."""
 
     url: str
+    folder: str = ""
+    """Of a URL: where this host works on it. `mirror` brings what is new there to the URL."""
 
     @property
     def run_id(self) -> str:
@@ -102,38 +100,38 @@ class RunDir:
         return self.run_id if self.path() == f"{here}/{self.run_id}" else shlex.quote(self.path())
 
     @property
+    def stored(self) -> "RunDir":
+        """What others see of it."""
+        return RunDir(self.url)
+
+    @property
     def is_local(self) -> bool:
-        return "://" not in self.url
+        return not storage.is_url(self._place)
 
     def path(self, name: str = "") -> str:
         """The full path or URL of a file in this directory."""
         return f"{self.url.rstrip('/')}/{name}".rstrip("/")
 
     def local(self, name: str = "") -> Path:
-        """The same as a local path, for what only a local folder can hold (locks, live logs)."""
+        """A file's path on this host, for what only a folder can hold (locks, live logs)."""
         if not self.is_local:
             raise StorageError(f"{self.url} is not a local folder; this needs one")
-        return Path(self.path(name))
+        return Path(self._place, name)
 
     def exists(self, name: str = "") -> bool:
-        fs, path = _open_fs(self.path(name))
-        return bool(fs.exists(path))
+        return storage.exists(self._at(name))
 
     def names(self, folder: str) -> list[str]:
         """Names of the entries of a folder, sorted; none when the folder does not exist."""
-        fs, path = _open_fs(self.path(folder))
-        try:
-            with reading_errors(path):
-                entries = fs.ls(path, detail=False, refresh=True)
-        except FileNotFoundError:
-            return []
-        return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+        return storage.names(self._at(folder))
 
     def read(self, name: str) -> bytes:
         """The file's content; FileNotFoundError when there is none."""
-        fs, path = _open_fs(self.path(name))
-        with reading_errors(path):
-            return cast(bytes, fs.cat_file(path))
+        return storage.read(self._at(name))
+
+    def opened(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """The file, to be read from its start to its end; FileNotFoundError when there is none."""
+        return storage.reader(self._at(name))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """The JSON object in a file, None when the file does not exist."""
@@ -153,65 +151,57 @@ class RunDir:
 
     def write(self, name: str, data: bytes) -> None:
         """Puts the whole file there, or leaves what was there; durable when it returns."""
-        with storage_errors(self.path(name)):
-            if not self.is_local:
-                fs, path = _open_fs(self.path(name))
-                fs.pipe_file(path, data)
-                return
-            target = self.local(name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-            try:
-                with scratch.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                scratch.replace(target)
-            finally:
-                scratch.unlink(missing_ok=True)
-            sync(target.parent)
+        storage.write(self._at(name), data)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, json.dumps(value, indent=2).encode() + b"\n")
 
     def append(self, name: str, row: dict[str, Any]) -> None:
         """Adds one line of JSON; lines of several processes never mix."""
-        with storage_errors(self.path(name)), self.local(name).open("ab", buffering=0) as file:
-            append_line(file, row)
+        path = self.local(name)
+        with storage.storage_errors(str(path)), path.open("ab", buffering=0) as file:
+            storage.append_line(file, row)
+
+    def put(self, name: str, file: Path) -> None:
+        """Copies a file of this host there."""
+        storage.put(file, self._at(name))
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder, if it is there."""
-        fs, path = _open_fs(self.path(name))
-        with storage_errors(path), contextlib.suppress(FileNotFoundError):
-            fs.rm(path, recursive=True)
+        storage.remove(self._at(name))
+
+    @property
+    def _place(self) -> str:
+        return self.folder or self.url
+
+    def _at(self, name: str) -> str:
+        return f"{self._place.rstrip('/')}/{name}".rstrip("/")
 
 
-def create(storage: str, run_id: str) -> RunDir:
+def create(place: str, run_id: str) -> RunDir:
     """Makes the directory of a new run; StorageError when the storage cannot be written."""
-    run_dir = RunDir(f"{storage.rstrip('/')}/{run_id}")
-    with storage_errors(run_dir.url):
-        fs, path = _open_fs(run_dir.url)
-        if fs.exists(path):
-            raise StorageError(f"{run_dir.url} exists already; run ids are never used twice")
-        fs.makedirs(path, exist_ok=True)
+    run_dir = RunDir(f"{place.rstrip('/')}/{run_id}")
+    if run_dir.exists():
+        raise StorageError(f"{run_dir.url} exists already; run ids are never used twice")
+    storage.make_folder(run_dir.url)
     return run_dir
 
 
-def all_runs(storage: str) -> list[RunDir]:
+def all_runs(place: str) -> list[RunDir]:
     """Every run in a storage, the newest last."""
-    names = RunDir(storage).names("")
-    ids = [name for name in names if started_order(name)[0]]
-    return [RunDir(f"{storage.rstrip('/')}/{name}") for name in sorted(ids, key=started_order)]
+    ids = [name for name in RunDir(place).names("") if started_order(name)[0]]
+    return [RunDir(f"{place.rstrip('/')}/{name}") for name in sorted(ids, key=started_order)]
 
 
-def find(reference: str, *, storage: str) -> RunDir:
+def find(reference: str, *, place: str) -> RunDir:
     """The run that a person means by an id, a unique prefix, a path or `@last`."""
     if reference != "@last" and RunDir(reference).exists(SPEC):
-        return RunDir(str(Path(reference).resolve()) if "://" not in reference else reference)
-    runs = all_runs(storage)
+        is_url = storage.is_url(reference)
+        return RunDir(reference.rstrip("/") if is_url else str(Path(reference).resolve()))
+    runs = all_runs(place)
     if reference == "@last":
         if not runs:
-            raise NoSuchRunError(f"{storage} holds no run yet; `launcher run SPEC` makes one")
+            raise NoSuchRunError(f"{place} holds no run yet; `launcher run SPEC` makes one")
         return runs[-1]
     exact = [run for run in runs if run.run_id == reference]
     matches = exact or [run for run in runs if run.run_id.startswith(reference)]
@@ -221,56 +211,5 @@ def find(reference: str, *, storage: str) -> RunDir:
         ids = ", ".join(run.run_id for run in matches[-5:])
         raise NoSuchRunError(f"{reference} is the start of {len(matches)} run ids: {ids}")
     raise NoSuchRunError(
-        f"no run {reference} in {storage}; `launcher ls` lists them, --storage looks elsewhere"
+        f"no run {reference} in {place}; `launcher ls` lists them, --storage looks elsewhere"
     )
-
-
-@contextlib.contextmanager
-def storage_errors(place: str) -> Iterator[None]:
-    """Turns what the operating system says of a storage into one line that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(explain_os_error(error, place=place)) from error
-
-
-@contextlib.contextmanager
-def reading_errors(place: str) -> Iterator[None]:
-    """The same for a read; that a file is not there is for the caller to know."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StorageError(f"cannot read {place}: {error.strerror or error}") from error
-
-
-def explain_os_error(error: OSError, *, place: str) -> str:
-    """One line about a failed read or write."""
-    what = error.strerror or str(error)
-    return (
-        f"cannot write {place}: {what}; nothing that was saved before is lost. Make room or "
-        "rights there; `launcher resume` then goes on with a run that had begun"
-    )
-
-
-def append_line(file: FileIO, row: Mapping[str, Any]) -> None:
-    """Adds one line of JSON to a file opened for appending: all of it, or OSError and nothing."""
-    line = json.dumps(row).encode() + b"\n"
-    written = file.write(line)
-    if written < len(line):  # the room ended in the middle
-        file.truncate(file.tell() - written)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _open_fs(url: str) -> tuple[Any, str]:
-    return cast(tuple[Any, str], fsspec.core.url_to_fs(url))
-
-
-def sync(path: Path) -> None:
-    """Makes a file's content, or a folder's names, durable."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

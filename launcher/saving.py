@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from launcher import checkpoint, rundir
+from launcher import checkpoint, rundir, storage
 from launcher.contracts import Strategy
 from launcher.data.order import Position
 from launcher.distributed import Rank
@@ -136,7 +136,7 @@ class Saver:
         name = rundir.checkpoint_name(step)
         try:
             folder = checkpoint.clear(self._run_dir, name)
-            with rundir.storage_errors(str(folder)):
+            with storage.storage_errors(str(folder)):
                 for group, tensors in self._staging.items():
                     save_file(tensors, folder / rundir.tensor_file(group))
                 (folder / rundir.STATE).write_text(json.dumps(state))

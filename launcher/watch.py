@@ -10,10 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from launcher import rundir
+from launcher import rundir, storage
 from launcher.contracts import StopRequest
 from launcher.errors import StorageError
-from launcher.metrics import Follower, Lines, Tally
+from launcher.growing import LocalLines, as_json
+from launcher.metrics import Follower, Tally
 from launcher.rundir import RunDir
 
 T = TypeVar("T")
@@ -42,8 +43,8 @@ class Watch:
         self._stop = stop
         self._audience = audience
         self._read_old_rows()
-        self._events = Lines(run_dir.local(rundir.EVENTS), from_end=True)
-        self._output: Lines | None = None
+        self._events = LocalLines(run_dir.local(rundir.EVENTS), from_end=True)
+        self._output: LocalLines | None = None
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
@@ -75,7 +76,7 @@ class Watch:
             self._rows.close()
             self._read_old_rows()
             self._stop_following_output()
-            self._output = Lines(log) if log else None
+            self._output = LocalLines(log) if log else None
 
     def _stop_following_output(self) -> None:
         if self._output is not None:
@@ -83,14 +84,14 @@ class Watch:
 
     def _read_old_rows(self) -> None:
         self.tally = Tally()
-        self._rows = Follower(self._run_dir.local(rundir.METRICS))
+        self._rows = Follower(self._run_dir)
         for row in self._rows.new_rows():
             self.tally.add(row)
 
     def catch_up(self) -> None:
         """Passes on everything that is there by now; StorageError when it cannot be read."""
-        with self._lock, rundir.reading_errors(self._run_dir.path()):
-            for event in self._events.new_json():
+        with self._lock, storage.reading_errors(str(self._run_dir.local())):
+            for event in as_json(self._events):
                 _tell(self._audience.event, event)
             for line in self._output.new() if self._output else ():
                 _tell(self._audience.printed, line.decode(errors="replace"))

@@ -48,7 +48,7 @@ class Place:
 
 def run_rank(attempt: Attempt, place: Place) -> AttemptEnd:
     """Trains one rank's part of an attempt to its end, and reports how it ended."""
-    run_dir = RunDir(attempt.run_dir)
+    run_dir = attempt.run_dir
     try:
         sink: MetricSink = JsonlSink(run_dir) if place.rank.rank == 0 else NullSink()
         with contextlib.closing(sink):

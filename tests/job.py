@@ -30,6 +30,7 @@ LAST_STEP = STEPS_PER_EPOCH * MAX_EPOCHS
 SEED = 7
 
 _MARK = "LAUNCHER_TEST_MARK"
+_TENSORS = rundir.tensor_file("")
 _MODULE = Path(__file__).parent / "tiny.py"
 
 
@@ -129,10 +130,10 @@ class Command:
 class Launcher:
     """Runs `python -m launcher` on one job, in a folder of its own; a `with` leaves no process."""
 
-    def __init__(self, spec: Path, *, storage: Path | None = None) -> None:
+    def __init__(self, spec: Path, *, storage: Path | str | None = None) -> None:
         self.spec = spec
         self.folder = spec.parent
-        self.storage = storage or self.folder / "runs"
+        self.storage = str(storage or self.folder / "runs")
         self._mark = uuid.uuid4().hex
         self._commands: list[Command] = []
 
@@ -153,7 +154,7 @@ class Launcher:
             output.with_suffix(".err").open("wb") as stderr,
         ):
             process = subprocess.Popen(
-                [sys.executable, "-m", "launcher", *arguments, "--storage", str(self.storage)],
+                [sys.executable, "-m", "launcher", *arguments, "--storage", self.storage],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr if terminal is None else terminal,
@@ -179,7 +180,7 @@ class Launcher:
 
     @property
     def run_dirs(self) -> list[RunDir]:
-        return rundir.all_runs(str(self.storage)) if self.storage.exists() else []
+        return rundir.all_runs(self.storage)
 
     @property
     def run_dir(self) -> RunDir:
@@ -266,8 +267,8 @@ def _command_line(process: psutil.Process | None) -> list[str]:
 def weights(run_dir: RunDir) -> dict[str, str]:
     """Hashes of the newest checkpoint's tensors, model and optimizer."""
     newest = rundir.checkpoint_name(checkpoint.committed_steps(run_dir)[-1])
-    files = sorted(run_dir.local(newest).glob(rundir.tensor_file("*")))
-    return {f"{newest}/{f.name}": hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    files = [f"{newest}/{file}" for file in run_dir.names(newest) if file.endswith(_TENSORS)]
+    return {file: hashlib.sha256(run_dir.read(file)).hexdigest() for file in files}
 
 
 def reproducible(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

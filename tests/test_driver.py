@@ -13,7 +13,6 @@ from launcher.contracts import Attempt, Engine, StopRequest
 from launcher.engines import EngineChoice
 from launcher.outcome import AttemptEnd, Failure, Kind, Outcome
 from launcher.resources import this_host
-from launcher.rundir import RunDir
 from tests.fakes import Silence
 from tests.plans import make_plan
 
@@ -27,6 +26,7 @@ def failed(kind: Kind = "lost", message: str = "rank 1: killed by SIGKILL") -> A
 class Scripted:
     """An engine whose attempts end as listed; each of them writes rows up to a step first."""
 
+    name = "scripted"
     restartable = True
     shows_output = True
 
@@ -36,7 +36,7 @@ class Scripted:
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:  # noqa: ARG002
         step, end = self._ends.pop(0)
-        run_dir = RunDir(attempt.run_dir)
+        run_dir = attempt.run_dir
         if step:
             run_dir.append(rundir.EVENTS, {"event": "training", "attempt": attempt.number})
         for number in range(rundir.checkpoint_step(attempt.checkpoint) + 1, step + 1):
@@ -65,13 +65,13 @@ class Run:
             return nullcontext(engine)
 
         self._patch.setattr(driver, "open_engine", open_engine)
-        with lock.held(self.run_dir) as lock_fd:
+        with lock.held(self.run_dir) as hold:
             return driver.conduct(
                 self.run_dir,
                 self.plan,
                 driver.Description("name: digits\n", (), this_host(), datetime.now(UTC)),
                 engine=EngineChoice("local"),
-                lock_fd=lock_fd,
+                hold=hold,
                 stop=StopRequest(),
                 audience=Silence(),
             )

@@ -10,7 +10,8 @@ import pytest
 
 from launcher import rundir
 from launcher.errors import StorageError
-from launcher.metrics import Follower, JsonlSink, Lines, rewind
+from launcher.growing import LocalLines
+from launcher.metrics import Follower, JsonlSink, rewind
 from launcher.rundir import RunDir
 
 
@@ -89,7 +90,7 @@ def test_a_disk_that_is_full_in_the_middle_of_a_row_takes_nothing_of_it(run_dir:
 
 def test_lines_come_once_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    lines = Lines(path)
+    lines = LocalLines(path)
     assert list(lines.new()) == []
     path.write_bytes(b"one\ntw")
     assert list(lines.new()) == [b"one"]
@@ -103,7 +104,7 @@ def test_lines_come_once_and_whole(tmp_path: Path) -> None:
 def test_lines_from_the_end_leave_out_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"old\n")
-    lines = Lines(path, from_end=True)
+    lines = LocalLines(path, from_end=True)
     with path.open("ab") as file:
         file.write(b"new\n")
     assert list(lines.new()) == [b"new"]
@@ -113,7 +114,7 @@ def test_lines_from_the_end_leave_out_what_was_there(tmp_path: Path) -> None:
 def test_a_file_put_in_the_place_of_another_is_read_from_its_start(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"one\nhalf of tw")
-    lines = Lines(path)
+    lines = LocalLines(path)
     assert list(lines.new()) == [b"one"]
     other = tmp_path / "other"
     other.write_bytes(b"1\n2\n")
@@ -125,7 +126,7 @@ def test_a_file_put_in_the_place_of_another_is_read_from_its_start(tmp_path: Pat
 def test_a_follower_hands_over_each_step_once_also_when_steps_are_done_again(
     run_dir: RunDir,
 ) -> None:
-    follower = Follower(path_of(run_dir))
+    follower = Follower(run_dir)
     write_steps(run_dir, range(1, 6))
     assert new_steps(follower) == [1, 2, 3, 4, 5]
     rewind(run_dir, step=2)
@@ -138,7 +139,7 @@ def test_a_follower_hands_over_each_step_once_also_when_steps_are_done_again(
 
 def test_a_follower_goes_on_after_the_step_it_is_told(run_dir: RunDir) -> None:
     write_steps(run_dir, range(1, 6))
-    follower = Follower(path_of(run_dir), after_step=3)
+    follower = Follower(run_dir, after_step=3)
     assert new_steps(follower) == [4, 5]
     follower.close()
 

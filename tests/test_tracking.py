@@ -49,9 +49,7 @@ def write_steps(run_dir: RunDir, *steps: int) -> None:
 def follow_into(
     sink: ListSink, run_dir: RunDir, *, ended: threading.Event, after_step: int = 0
 ) -> None:
-    with contextlib.closing(
-        Follower(run_dir.local(rundir.METRICS), after_step=after_step)
-    ) as follower:
+    with contextlib.closing(Follower(run_dir, after_step=after_step)) as follower:
         follow(follower, sink, ended=ended)
 
 

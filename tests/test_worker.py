@@ -67,9 +67,7 @@ class OneRank:
         }
         self._beats = 0
         name = checkpoint.newest_valid(self.run_dir).name if resume else ""
-        attempt = Attempt(
-            plan=make_plan(**values), run_dir=self.run_dir.path(), number=1, checkpoint=name
-        )
+        attempt = Attempt(plan=make_plan(**values), run_dir=self.run_dir, number=1, checkpoint=name)
         return run_rank(
             attempt,
             Place(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from launcher import planner, specfile
-from launcher.errors import SpecError
 from launcher.plan import RunPlan
 from launcher.resources import Resources, this_host
 from launcher.spec import Problem
@@ -47,8 +46,8 @@ def storage_option(command: F) -> F:
     return click.option(
         "--storage",
         default=None,
-        metavar="FOLDER",
-        help=f"Where runs are kept.  [default: ./{DEFAULT_STORAGE}]",
+        metavar="PLACE",
+        help=f"Folder or URL where runs are kept.  [default: ./{DEFAULT_STORAGE}]",
     )(command)
 
 
@@ -70,15 +69,17 @@ def find_run(reference: str, storage: str | None) -> "RunDir":
     """The run that a person means; NoSuchRunError when there is none."""
     from launcher import rundir
 
-    return rundir.find(reference, storage=absolute_storage(storage or DEFAULT_STORAGE))
+    return rundir.find(reference, place=absolute_storage(storage or DEFAULT_STORAGE))
 
 
 def absolute_storage(storage: str) -> str:
-    if "://" in storage:
-        raise SpecError(
-            f"--storage is {storage}, and this release stores runs in folders; name one"
-        )
-    return str(Path(storage).absolute())
+    """The folder's full path; a URL as it is, once it is known that it can be used here."""
+    if "://" not in storage:
+        return str(Path(storage).absolute())
+    from launcher.storage import check_url
+
+    check_url(storage)
+    return storage
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,20 @@ def plan_spec(
     *,
     overrides: Sequence[str] = (),
     storage: str | None = None,
-    code_dir: str | None = None,
+    code_dir: Path | None = None,
+    code_url: str = "",
     earlier: RunPlan | None = None,
     resources: Resources | None = None,
     run_id: str | None = None,
 ) -> Asked:
     """Reads, checks and plans a spec; SpecError with everything that is wrong with it.
 
+    `code_dir` is where its code is on this host, `code_url` where every host finds it.
+
     `earlier` is the plan of the run that goes on, under its own id; `resources` are those of the
     cluster where it does not run on this host.
     """
-    folder = Path(code_dir) if code_dir else path.absolute().parent
+    folder = code_dir or path.absolute().parent
     document = specfile.read(path, overrides=overrides, code_dir=folder)
     resources = resources or this_host()
     spec = document.spec
@@ -124,7 +128,7 @@ def plan_spec(
         storage=earlier.storage
         if earlier
         else absolute_storage(storage or spec.storage or DEFAULT_STORAGE),
-        code_dir=str(folder),
+        code_dir=code_url or str(folder),
         earlier=earlier,
     )
     document.refuse(planner.changes_refused(earlier, plan) if earlier else ())

@@ -89,11 +89,14 @@ def remote_command(arguments: Sequence[str]) -> str:
 
 def shared_storage(storage: str | None, cluster: Cluster) -> str:
     """SpecError where a folder cannot be the same one on every host."""
+    if storage and "://" in storage:
+        return storage
     if not storage or not Path(storage).is_absolute():
         raise SpecError(
-            f"storage is {storage or 'absent'}, and hosts of {cluster} need a folder that all of "
-            "them share; name it: --storage /SHARED/runs, `storage:` in the spec, or once for all: "
-            f"launcher cluster add {cluster.name or 'NAME'} {cluster.url} --storage /SHARED/runs"
+            f"storage is {storage or 'absent'}, and hosts of {cluster} need a place that all of "
+            "them reach; name it: --storage /SHARED/runs or s3://BUCKET/runs, `storage:` in the "
+            f"spec, or once for all: launcher cluster add {cluster.name or 'NAME'} "
+            f"{cluster.url} --storage /SHARED/runs"
         )
     return storage
 

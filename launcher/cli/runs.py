@@ -22,12 +22,10 @@ from launcher.cli.asking import (
 from launcher.cli.remote import also_on_cluster
 from launcher.cli.wording import columns, history_text, measured_text, outcome_text
 from launcher.errors import ExitCode, SpecError, StorageError
-from launcher.metrics import Lines
+from launcher.growing import Lines, lines_of, poll_s
 from launcher.outcome import Outcome
 from launcher.rundir import RunDir
 from launcher.timeline import spent
-
-_POLL_S = 0.2
 
 
 @click.command()
@@ -95,7 +93,7 @@ def logs(run: str, rank: int, attempt: int | None, follow: bool, storage: str | 
     if not run_dir.exists(name):
         ranks = run_dir.names(name.rsplit("/", 1)[0])
         raise SpecError(f"there is no {name} in {run_dir.url}; there is: {', '.join(ranks)}")
-    with closing(Lines(run_dir.local(name))) as lines:
+    with closing(lines_of(run_dir, name)) as lines:
         _print_new(lines, to_the_end=True)
 
 
@@ -104,10 +102,10 @@ def _follow(run_dir: RunDir, *, rank: int, attempt: int | None) -> None:
     number = attempt or 0
     while True:
         number = number or max(history.attempts(run_dir), default=1)
-        with closing(Lines(run_dir.local(rundir.rank_log(number, rank)))) as lines:
+        with closing(lines_of(run_dir, rundir.rank_log(number, rank))) as lines:
             while (running := lock.is_held(run_dir)) and not _is_over(run_dir, number, attempt):
                 _print_new(lines)
-                time.sleep(_POLL_S)
+                time.sleep(poll_s(run_dir))
             _print_new(lines, to_the_end=True)
         if not running:
             return
@@ -158,7 +156,7 @@ def wait(run: str, timeout_s: float | None, storage: str | None, output: str) ->
 def _report_end(
     run_dir: RunDir, *, timeout_s: float | None, output: str, exit_as_run: bool = False
 ) -> None:
-    ended = _poll(lambda: not lock.is_held(run_dir), timeout_s=timeout_s)
+    ended = _poll(lambda: not lock.is_held(run_dir), every_s=poll_s(run_dir), timeout_s=timeout_s)
     outcome = history.outcome_of(run_dir)
     if output == "json":
         put(outcome.model_dump(mode="json"))
@@ -168,10 +166,10 @@ def _report_end(
         sys.exit(outcome.exit_code if ended else ExitCode.STILL_RUNNING)
 
 
-def _poll(condition: Callable[[], bool], *, timeout_s: float | None) -> bool:
+def _poll(condition: Callable[[], bool], *, every_s: float, timeout_s: float | None) -> bool:
     deadline = time.monotonic() + timeout_s if timeout_s is not None else float("inf")
     while not condition():
         if time.monotonic() >= deadline:
             return False
-        time.sleep(_POLL_S)
+        time.sleep(every_s)
     return True

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from launcher import lock, rundir
+from launcher import rundir
 from launcher.cli.asking import (
     find_run,
     output_option,
@@ -21,12 +21,13 @@ from launcher.cli.asking import (
     plan_spec,
     spec_argument,
 )
-from launcher.cli.training import go_on, train
+from launcher.cli.training import at_work, go_on, train
 from launcher.engines import EngineChoice
 from launcher.errors import LauncherError, StorageError
 from launcher.history import refusal
 from launcher.resources import Resources
 from launcher.rundir import RunDir
+from launcher.storage import storage_errors
 
 
 @click.group(hidden=True)
@@ -54,19 +55,18 @@ def run_job(
 ) -> None:
     """Train SPEC, a path below the folder that was sent."""
     run_dir = rundir.create(storage, run_id)
-    with lock.held(run_dir) as lock_fd, _refusals_kept(run_dir):
-        code = run_dir.local(rundir.CODE)
-        with rundir.storage_errors(str(code)):
-            shutil.copytree(Path(), code)
+    with at_work(run_dir) as (here, hold), _refusals_kept(run_dir):
+        _keep_code(here)
         asked = plan_spec(
-            code / spec,
+            here.local(rundir.CODE) / spec,
             overrides=overrides,
             storage=storage,
+            code_url=run_dir.path(rundir.CODE),
             resources=_cluster_resources(),
             run_id=run_id,
         )
         engine = _here(wait_timeout_s)
-        train(run_dir, asked, overrides, engine, lock_fd=lock_fd, output="text")
+        train(here, asked, overrides, engine, hold=hold, output="text")
 
 
 @job.command("resume")
@@ -87,6 +87,16 @@ def resume_job(
         engine=_here(wait_timeout_s),
         resources=_cluster_resources(),
     )
+
+
+def _keep_code(here: RunDir) -> None:
+    """Puts the folder that was sent beside the run: a later resume trains with it."""
+    code = here.local(rundir.CODE)
+    with storage_errors(str(code)):
+        shutil.copytree(Path(), code)
+    if here.folder:
+        for file in (path for path in code.rglob("*") if path.is_file()):
+            here.stored.put(str(file.relative_to(here.local())), file)
 
 
 @contextlib.contextmanager

@@ -1,14 +1,16 @@
 """`run` and `resume`: training in the foreground."""
 
+import contextlib
 import gc
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import click
 
-from launcher import driver, lock, rundir
+from launcher import driver, lock, rundir, workspace
 from launcher.cli.asking import (
     Asked,
     find_run,
@@ -26,10 +28,13 @@ from launcher.cli.interrupting import interruptible
 from launcher.cli.wording import outcome_text
 from launcher.engines import EngineChoice, EngineName, default_engine
 from launcher.errors import SpecError
+from launcher.lock import Hold
 from launcher.outcome import Outcome
 from launcher.plan import RunPlan
 from launcher.resources import Resources
 from launcher.rundir import RunDir
+from launcher.storage import is_url
+from launcher.workspace import to_go_on
 
 
 def engine_option(command: Any) -> Any:
@@ -58,8 +63,8 @@ def run(
     asked = plan_spec(spec, overrides=overrides, storage=storage)
     choice = _engine(engine, asked.plan)
     run_dir = rundir.create(asked.plan.storage, asked.plan.run_id)
-    with lock.held(run_dir) as lock_fd:
-        train(run_dir, asked, overrides, choice, lock_fd=lock_fd, output=output)
+    with at_work(run_dir) as (here, hold):
+        train(here, asked, overrides, choice, hold=hold, output=output)
 
 
 @click.command()
@@ -85,6 +90,13 @@ def resume(
     go_on(find_run(run, storage), overrides, output=output, engine=engine)
 
 
+@contextlib.contextmanager
+def at_work(run_dir: RunDir) -> Iterator[tuple[RunDir, Hold]]:
+    """Holds the run, and opens it to work in it."""
+    with lock.held(run_dir) as hold, workspace.opened(run_dir, wanted=to_go_on) as here:
+        yield here, hold
+
+
 def go_on(
     run_dir: RunDir,
     overrides: tuple[str, ...],
@@ -94,33 +106,45 @@ def go_on(
     resources: Resources | None = None,
 ) -> NoReturn:
     """Trains on, unless the run is finished and its end is where it was."""
-    record, before = run_dir.read_json(rundir.RECORD), run_dir.read_json(rundir.PLAN)
-    if record is None or before is None:
+    if not run_dir.exists(rundir.RECORD) or not run_dir.exists(rundir.PLAN):
         raise SpecError(f"{run_dir.url} was cut off before it was described; run its spec anew")
-    earlier = RunPlan.model_validate(before)
-    if not Path(record["code_dir"]).is_dir():
+    with at_work(run_dir) as (here, hold):
+        record, before = here.read_json(rundir.RECORD) or {}, here.read_json(rundir.PLAN)
+        earlier = RunPlan.model_validate(before)
+        overrides = (*record["overrides"], *overrides)
+        asked = plan_spec(
+            here.local(rundir.SPEC),
+            overrides=overrides,
+            code_dir=_code(here, record["code_dir"]),
+            code_url=record["code_dir"],
+            earlier=earlier,
+            resources=resources,
+        )
+        _refuse_finished(here, earlier, asked.plan, output=output)
+        choice = engine if isinstance(engine, EngineChoice) else _engine(engine, asked.plan)
+        train(here, asked, overrides, choice, hold=hold, output=output)
+
+
+def _code(here: RunDir, code_dir: str) -> Path:
+    """Where the code of a run is on this host."""
+    code = here.local(rundir.CODE) if is_url(code_dir) else Path(code_dir)
+    if not code.is_dir():
         raise SpecError(
-            f"the code of {run_dir.run_id} was in {record['code_dir']}, which is gone; put it back "
+            f"the code of {here.run_id} was in {code_dir}, which is gone; put it back "
             "there, or a link to where it is now"
         )
-    overrides = (*record["overrides"], *overrides)
-    asked = plan_spec(
-        Path(run_dir.path(rundir.SPEC)),
-        overrides=overrides,
-        code_dir=record["code_dir"],
-        earlier=earlier,
-        resources=resources,
-    )
+    return code
+
+
+def _refuse_finished(run_dir: RunDir, earlier: RunPlan, plan: RunPlan, *, output: str) -> None:
+    """Ends the command, as the run did, where there is nothing left to train."""
     ended = run_dir.read_json(rundir.OUTCOME)
-    if ended and ended["status"] == "succeeded" and earlier.train.limits == asked.plan.train.limits:
+    if ended and ended["status"] == "succeeded" and earlier.train.limits == plan.train.limits:
         say(
             f"{run_dir.run_id} is finished, at step {ended['step']}; to go on, give it a later "
             f"end: {' '.join(f'--set train.max_{limit.unit}=N' for limit in earlier.train.limits)}"
         )
         _report(Outcome.model_validate(ended), output=output, trained=False)
-    choice = engine if isinstance(engine, EngineChoice) else _engine(engine, asked.plan)
-    with lock.held(run_dir) as lock_fd:
-        train(run_dir, asked, overrides, choice, lock_fd=lock_fd, output=output)
 
 
 def train(
@@ -129,7 +153,7 @@ def train(
     overrides: tuple[str, ...],
     engine: EngineChoice,
     *,
-    lock_fd: int,
+    hold: Hold,
     output: str,
 ) -> NoReturn:
     """Trains the run to its end, and exits as it did."""
@@ -148,7 +172,7 @@ def train(
                 now=datetime.now(UTC),
             ),
             engine=engine,
-            lock_fd=lock_fd,
+            hold=hold,
             stop=stop,
             audience=console,
         )

@@ -9,20 +9,21 @@ import sys
 from collections.abc import Iterator
 from typing import TextIO
 
-from launcher import rundir
+from launcher import checkpoint, rundir, storage
 from launcher.contracts import Attempt, StopRequest
 from launcher.outcome import AttemptEnd
 from launcher.resources import secrets_here
-from launcher.rundir import RunDir
 
 
 class InlineEngine:
     """One rank, this process."""
 
+    name = "inline"
     restartable = False
     shows_output = True
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
+        checkpoint.fetch(attempt.run_dir, attempt.checkpoint)
         import torch
 
         from launcher.distributed import Rank, rank_environment, set_environment
@@ -78,8 +79,8 @@ class _Tee:
 
 @contextlib.contextmanager
 def _logged_too(attempt: Attempt) -> Iterator[None]:
-    path = RunDir(attempt.run_dir).local(rundir.rank_log(attempt.number, 0))
-    with rundir.storage_errors(str(path)):
+    path = attempt.run_dir.local(rundir.rank_log(attempt.number, 0))
+    with storage.storage_errors(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         log = path.open("a", buffering=1)
     with (

@@ -7,6 +7,7 @@ and safe, at a restart as well. This side never imports torch.
 import time
 from collections.abc import Iterable
 
+from launcher import checkpoint
 from launcher.contracts import Attempt, StopRequest
 from launcher.engines.coordination import Coordination, Post
 from launcher.engines.protocol import Start
@@ -23,6 +24,7 @@ _WATCHER = "the process that watches the ranks"
 class LocalEngine:
     """The ranks of a run on this host, over all its attempts."""
 
+    name = "local"
     restartable = True
     shows_output = False
 
@@ -36,6 +38,7 @@ class LocalEngine:
         self._zygote = self._start_zygote()
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
+        checkpoint.fetch(attempt.run_dir, attempt.checkpoint)
         if self._zygote.gone:
             self._zygote = self._start_zygote()
         coordination = Coordination([whole(attempt)])
@@ -86,7 +89,7 @@ def whole(attempt: Attempt) -> Start:
     """All ranks of an attempt, on one host."""
     return Start(
         plan=attempt.plan,
-        run_dir=attempt.run_dir,
+        run_dir=str(attempt.run_dir.local()),
         number=attempt.number,
         checkpoint=attempt.checkpoint,
         first_rank=0,

@@ -3,13 +3,16 @@
 How the lines travel, by a pipe or through Ray, is the engines' knowledge.
 """
 
+import time
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from launcher.contracts import Attempt
-from launcher.outcome import AttemptEnd
+from launcher.errors import LauncherError
+from launcher.outcome import AttemptEnd, failure_of
 from launcher.plan import RunPlan
+from launcher.rundir import RunDir
 
 
 class _Message(BaseModel):
@@ -22,6 +25,7 @@ class Start(_Message):
     command: Literal["start"] = "start"
     plan: RunPlan
     run_dir: str
+    """Its URL, or the folder in which this host works on it."""
     number: int
     checkpoint: str
     first_rank: int
@@ -36,7 +40,7 @@ class Start(_Message):
     def attempt(self) -> Attempt:
         return Attempt(
             plan=self.plan,
-            run_dir=self.run_dir,
+            run_dir=RunDir(self.run_dir),
             number=self.number,
             checkpoint=self.checkpoint,
         )
@@ -100,3 +104,38 @@ class News(_Message):
     """With `ended`: one for each rank."""
     out_of_memory: bool = False
     """With `ended`: the kernel killed something on this host for memory meanwhile."""
+
+
+class Growth(_Message):
+    """What a file of the run has by now, on a host whose files others do not see."""
+
+    name: str
+    """Relative to the run's directory."""
+    text: str
+    """Whole lines, to be put at the end of those before."""
+
+
+Said = News | Growth
+
+
+def parse_said(line: str) -> Said:
+    """What a host says."""
+    return _SAID.validate_json(line)
+
+
+_SAID: TypeAdapter[Said] = TypeAdapter(Said)
+
+
+def never_started(start: Start, error: LauncherError) -> News:
+    """That a host's ranks could not be started."""
+    ends = tuple(
+        RankEnd(
+            rank=rank,
+            exit_status=None,
+            died=time.time(),
+            report=AttemptEnd(status="failed", failure=failure_of(error, rank=rank)),
+            killed_by_us=False,
+        )
+        for rank in range(start.first_rank, start.first_rank + start.ranks)
+    )
+    return News(state="ended", ends=ends)

@@ -40,10 +40,6 @@ def problems(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
     else:
         yield from _batch_arithmetic(spec.train, asked, resources)
     yield from _metric_names(spec.eval.metrics if spec.eval else ())
-    if spec.storage and "://" in spec.storage:
-        yield Problem(
-            ("storage",), f"is {spec.storage}, and this release stores runs in folders; name one"
-        )
 
 
 def _what_trains(spec: JobSpec) -> Iterator[Problem]:

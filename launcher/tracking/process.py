@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from launcher import rundir
+from launcher import rundir, storage
 from launcher.errors import PreflightError
 from launcher.rundir import RunDir
 
@@ -65,7 +65,7 @@ class TrackingProcess:
         """Needs `plan.json`; returns at once."""
         path = run_dir.local(rundir.WANDB_LOG)
         bounds = ["--patience-s", str(patience_s), "--driver", str(os.getpid())]
-        with rundir.storage_errors(str(path)):
+        with storage.storage_errors(str(path)):
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as log:
                 process = subprocess.Popen(

@@ -124,7 +124,7 @@ def track(run_dir: RunDir, *, ended: threading.Event, patience_s: float) -> bool
         wandb.teardown()  # it holds on to the run id
         run = start_run(run_dir, plan, mode="offline", patience_s=patience_s)
     sink = WandbSink(run_dir, run)
-    follower = Follower(run_dir.local(rundir.METRICS), after_step=sink.after_step)
+    follower = Follower(run_dir, after_step=sink.after_step)
     follow(follower, sink, ended=ended)
     follower.close()
     try:

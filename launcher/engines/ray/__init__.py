@@ -11,23 +11,25 @@ from typing import Any
 from launcher import planner, rundir
 from launcher.contracts import Attempt, StopRequest
 from launcher.engines.coordination import Coordination
-from launcher.engines.protocol import Start
+from launcher.engines.protocol import Growth, Start
 from launcher.engines.ray import cluster
 from launcher.engines.ray.cluster import HostLostError, RemoteHost
 from launcher.engines.ray.placement import Need, Node, Seat, largest, room, seats
+from launcher.errors import PreflightError
 from launcher.outcome import AttemptEnd, Failure
 from launcher.plan import RunPlan
-from launcher.rundir import RunDir
+from launcher.storage import storage_errors
 
 _POLL_S = 0.1
 _POLL_DYING_S = 0.02
-_LOOK_FOR_ROOM_S = 2.0
-"""How often a run that may grow looks for more hosts; it grows when it sees room twice."""
+_LOOK_S = 2.0
+"""How often a run looks at what hosts there are."""
 
 
 class RayEngine:
     """The ranks of a run on a Ray cluster, over all its attempts."""
 
+    name = "ray"
     restartable = True
     shows_output = False
 
@@ -36,6 +38,8 @@ class RayEngine:
         self._need = Need(cpus=plan.ranks.threads_per_rank, gpus=int(plan.ranks.device == "cuda"))
         self._wait_timeout_s = wait_timeout_s
         self._hosts: list[RemoteHost] = []
+        self._unfit: dict[str, str] = {}
+        """Why hosts, by the ids of their nodes, cannot train this run."""
         cluster.connect(address, cpus=plan.ranks.max_world_size * self._need.cpus)
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
@@ -49,12 +53,20 @@ class RayEngine:
             world_size = sum(seat.ranks for seat in places)
             plan = planner.resized(attempt.plan, world_size)
             fresh = self._seat(places, plan)
-            if cluster.all_fit(fresh, RunDir(attempt.run_dir)):
+            if self._all_fit(fresh, attempt, stop):
                 break
             self._let_go(fresh)
         _tell_placed(attempt, places)
-        growth = _Growth(self._nodes, self._need, sizes=sizes, world_size=world_size)
-        return self._follow(Coordination(_starts(attempt, plan, places)), growth, stop)
+        outlook = _Outlook(self._nodes, self._need, places=places, sizes=sizes)
+        return self._follow(attempt, Coordination(_starts(attempt, plan, places)), outlook, stop)
+
+    def _all_fit(self, fresh: Sequence[RemoteHost], attempt: Attempt, stop: StopRequest) -> bool:
+        """Whether each new host can train; one that cannot is done without from now on."""
+        unfit, answered = cluster.examine(fresh, attempt.run_dir.stored, stop=stop.graceful.is_set)
+        for problem in unfit.values():
+            _append_event(attempt, "unfit", reason=problem)
+        self._unfit |= unfit
+        return answered and not unfit
 
     def close(self) -> None:
         self._let_go(self._hosts)
@@ -69,6 +81,8 @@ class RayEngine:
             nodes = self._nodes()
             if size := largest(sizes, nodes, self._need):
                 return seats(size, nodes, self._need)
+            if self._unfit and self._would_fit(sizes):
+                raise PreflightError("\n".join(self._unfit.values()))
             if time.monotonic() >= deadline:
                 break
             waiting = self._shortage(sizes, nodes)
@@ -91,8 +105,14 @@ class RayEngine:
         failure = Failure(kind="no_capacity", message=message, rank=0)
         return AttemptEnd(status="failed", failure=failure)
 
+    def _would_fit(self, sizes: Sequence[int]) -> bool:
+        """Whether there were room, if hosts that cannot train could."""
+        nodes = cluster.free_nodes([host.held for host in self._hosts])
+        return bool(largest(sizes, nodes, self._need))
+
     def _nodes(self) -> list[Node]:
-        return cluster.free_nodes([host.held for host in self._hosts])
+        nodes = cluster.free_nodes([host.held for host in self._hosts])
+        return [node for node in nodes if node.id not in self._unfit]
 
     def _seat(self, places: Sequence[Seat], plan: RunPlan) -> list[RemoteHost]:
         """One actor for each place; those that are there already, with their zygotes, stay.
@@ -121,7 +141,7 @@ class RayEngine:
             host.close()
 
     def _follow(
-        self, coordination: Coordination, growth: "_Growth", stop: StopRequest
+        self, attempt: Attempt, coordination: Coordination, outlook: "_Outlook", stop: StopRequest
     ) -> AttemptEnd:
         """The end of the attempt, once every rank is gone."""
         hosts = list(self._hosts)
@@ -129,49 +149,80 @@ class RayEngine:
         fleet.send(coordination.begin())
         asked = False
         while not coordination.over:
-            if not asked and (stop.graceful.is_set() or growth.possible()):
+            if not asked and (stop.graceful.is_set() or outlook.better_elsewhere()):
                 asked = True
                 fleet.send(coordination.stop())
             poll_s = _POLL_DYING_S if coordination.dying else _POLL_S
-            for number, news in fleet.news(timeout_s=poll_s):
+            for number, said in fleet.news(timeout_s=poll_s):
                 now = time.monotonic()
-                if isinstance(news, HostLostError):
-                    fleet.send(coordination.lose(number, str(news), now=now))
+                if isinstance(said, HostLostError):
+                    fleet.send(coordination.lose(number, str(said), now=now))
+                elif isinstance(said, Growth):
+                    _take_down(attempt, said)
                 else:
-                    fleet.send(coordination.hear(number, news, now=now))
+                    fleet.send(coordination.hear(number, said, now=now))
             fleet.send(coordination.tick(now=time.monotonic()))
-        self._let_go(hosts[number] for number in fleet.lost)
         end = coordination.end()
+        if attempt.run_dir.folder:
+            end = _stored(end, fleet.settle())
+        self._let_go(hosts[number] for number in fleet.lost)
         to_resize = end.status == "stopped" and asked and not stop.graceful.is_set()
         return end.model_copy(update={"to_resize": to_resize})
 
 
-class _Growth:
-    """Whether a run could go on with more ranks than it has; looked at now and then."""
+class _Outlook:
+    """Whether a run would do better on other hosts than it has; looked at now and then."""
 
     def __init__(
-        self, nodes: Callable[[], list[Node]], need: Need, *, sizes: Sequence[int], world_size: int
+        self,
+        nodes: Callable[[], list[Node]],
+        need: Need,
+        *,
+        places: Sequence[Seat],
+        sizes: Sequence[int],
     ) -> None:
         self._nodes = nodes
         self._need = need
-        self._larger = [size for size in sizes if size > world_size]
-        self._next_look = time.monotonic() + _LOOK_FOR_ROOM_S
+        self._own = {seat.node.id for seat in places}
+        self._larger = [size for size in sizes if size > sum(seat.ranks for seat in places)]
+        self._next_look = time.monotonic() + _LOOK_S
         self._seen = False
 
-    def possible(self) -> bool:
-        """Whether there was room at two looks in a row: what frees for a moment is no room."""
-        if not self._larger or time.monotonic() < self._next_look:
+    def better_elsewhere(self) -> bool:
+        """One of its hosts is about to be taken away; or a run that may grow saw room twice.
+
+        What frees for a moment is no room.
+        """
+        if time.monotonic() < self._next_look:
             return False
-        self._next_look = time.monotonic() + _LOOK_FOR_ROOM_S
+        self._next_look = time.monotonic() + _LOOK_S
+        if self._own & cluster.draining():
+            return True
+        if not self._larger:
+            return False
         before, self._seen = self._seen, bool(largest(self._larger, self._nodes(), self._need))
         return before and self._seen
+
+
+def _take_down(attempt: Attempt, growth: Growth) -> None:
+    """Puts what rank 0 wrote on its host where the driver's own files of the run are."""
+    path = attempt.run_dir.local(growth.name)
+    with storage_errors(str(path)), path.open("ab", buffering=0) as file:
+        file.write(growth.text.encode())
+
+
+def _stored(end: AttemptEnd, trouble: str) -> AttemptEnd:
+    """The end of an attempt, unless it ended well and could not be stored."""
+    if not trouble or end.failure:
+        return end
+    return AttemptEnd(status="failed", failure=Failure(kind="storage", message=trouble, rank=0))
 
 
 def _starts(attempt: Attempt, plan: RunPlan, places: Sequence[Seat]) -> list[Start]:
     return [
         Start(
             plan=plan,
-            run_dir=attempt.run_dir,
+            run_dir=attempt.run_dir.url,
             number=attempt.number,
             checkpoint=attempt.checkpoint,
             first_rank=seat.first_rank,
@@ -193,7 +244,7 @@ def _tell_placed(attempt: Attempt, places: Sequence[Seat]) -> None:
 
 
 def _append_event(attempt: Attempt, event: str, **values: Any) -> None:
-    RunDir(attempt.run_dir).append(
+    attempt.run_dir.append(
         rundir.EVENTS,
         {"time": time.time(), "event": event, "attempt": attempt.number, **values},
     )

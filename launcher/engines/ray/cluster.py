@@ -6,8 +6,9 @@ Which host gets which ranks is decided in `placement`.
 import contextlib
 import logging
 import signal
+import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +19,18 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launcher import rundir
 from launcher.engines.coordination import Post
-from launcher.engines.protocol import Message, News
+from launcher.engines.protocol import Message, Said, parse_said
 from launcher.engines.ray.host import Host
 from launcher.engines.ray.placement import Need, Node, Seat
-from launcher.errors import ClusterError, PreflightError
+from launcher.errors import ClusterError
 from launcher.resources import Resources, this_host, together
 from launcher.rundir import RunDir
 
-_HEAR_S = 10.0
+_HEAR_S = 4.0
 """How long a host waits for news of its ranks before it answers that there are none."""
 _CLOSE_TIMEOUT_S = 5.0
 _ANSWER_S = 15.0
+_LOOK_S = 0.5
 
 
 class HostLostError(Exception):
@@ -94,11 +96,11 @@ def _describe_this_host() -> str:
 
 
 def free_nodes(held: Sequence[Held]) -> list[Node]:
-    """The hosts that are alive, with what is free there or held by us."""
-    free = available_resources_per_node()
+    """The hosts that are alive and stay, with what is free there or held by us."""
+    free, leaving = available_resources_per_node(), draining()
     nodes = []
     for node in ray.nodes():
-        if not node["Alive"] or node["NodeID"] not in free:
+        if not node["Alive"] or node["NodeID"] not in free or node["NodeID"] in leaving:
             continue
         own = [each for each in held if each.node_id == node["NodeID"]]
         resources = free[node["NodeID"]]
@@ -111,6 +113,12 @@ def free_nodes(held: Sequence[Held]) -> list[Node]:
             )
         )
     return nodes
+
+
+def draining() -> set[str]:
+    """The ids of hosts that Ray is about to take away: preempted, or left idle by an autoscaler."""
+    worker: Any = ray._private.worker.global_worker  # Ray Serve asks the same client
+    return {node_id.hex() for node_id in worker.gcs_client.get_draining_nodes(timeout=_ANSWER_S)}
 
 
 class RemoteHost:
@@ -145,7 +153,7 @@ class RemoteHost:
         """Ready when there are news, or the host is gone."""
         return self._hearing
 
-    def hear(self) -> list[News]:
+    def hear(self) -> list[Said]:
         """What it said; HostLostError when it is gone. Only when `hearing` is ready."""
         try:
             lines: list[str] | None = ray.get(self._hearing)
@@ -154,7 +162,11 @@ class RemoteHost:
         if lines is None:
             raise HostLostError(f"the process that watches the ranks of {self.node.address} died")
         self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
-        return [News.model_validate_json(line) for line in lines]
+        return [parse_said(line) for line in lines]
+
+    def settle(self) -> Any:
+        """A promise of `Host.settle`."""
+        return self._actor.settle.remote()
 
     def close(self) -> None:
         """Leaves no process behind there, if it is reached."""
@@ -163,25 +175,29 @@ class RemoteHost:
         ray.kill(self._actor)
 
 
-def all_fit(hosts: Sequence[RemoteHost], run_dir: RunDir) -> bool:
-    """Whether every actor is there in time: another run may have been quicker to take its room.
+def examine(
+    hosts: Sequence[RemoteHost], run_dir: RunDir, *, stop: Callable[[], bool]
+) -> tuple[dict[str, str], bool]:
+    """What keeps a host from training, by the id of its node; and whether all answered.
 
-    PreflightError with all that keeps a host from training; one that is lost is found out later.
+    One that does not is not there: another run was quicker to take its room, or it is lost.
     """
     if not hosts:
-        return True
+        return {}, True
     marker = uuid.uuid4().hex
     run_dir.write(rundir.PROBE, marker.encode())
-    answers = [host.examine(run_dir.url, marker) for host in hosts]
-    done, late = ray.wait(answers, num_returns=len(answers), timeout=_ANSWER_S)
-    found: list[str] = []
+    asked = {host.examine(run_dir.url, marker): host for host in hosts}
+    deadline = time.monotonic() + _ANSWER_S
+    done: list[Any] = []
+    while len(done) < len(asked) and time.monotonic() < deadline and not stop():
+        done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)
+    found: dict[str, str] = {}
     for answer in done:
         with contextlib.suppress(RayError):
-            found += ray.get(answer)
+            if problems := ray.get(answer):
+                found[asked[answer].node.id] = "\n".join(problems)
     run_dir.remove(rundir.PROBE)
-    if found:
-        raise PreflightError("\n".join(found))
-    return not late
+    return found, len(done) == len(asked)
 
 
 class Fleet:
@@ -196,7 +212,7 @@ class Fleet:
             if number not in self.lost:
                 self._hosts[number].tell(message)
 
-    def news(self, *, timeout_s: float) -> Iterator[tuple[int, News | HostLostError]]:
+    def news(self, *, timeout_s: float) -> Iterator[tuple[int, Said | HostLostError]]:
         """What hosts say within the time, at once when there is something."""
         hearing = {host.hearing: n for n, host in enumerate(self._hosts) if n not in self.lost}
         done, rest = ray.wait(list(hearing), num_returns=1, timeout=timeout_s)
@@ -210,3 +226,13 @@ class Fleet:
             except HostLostError as error:
                 self.lost.add(number)
                 yield number, error
+
+    def settle(self) -> str:
+        """Returns when hosts have brought what they have to the run's URL; what is in the way."""
+        troubles = []
+        for host in (host for n, host in enumerate(self._hosts) if n not in self.lost):
+            try:
+                troubles.append(ray.get(host.settle()))
+            except RayError:
+                troubles.append(f"host {host.node.address} was lost with what it had not stored")
+        return "; ".join(trouble for trouble in troubles if trouble)

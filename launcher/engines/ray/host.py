@@ -3,17 +3,29 @@
 It imports no torch, so it is there at once; the ranks are forked by the zygote as on one machine.
 """
 
+import importlib.util
+import os
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from launcher import rundir
-from launcher.engines.protocol import parse_message
+from launcher.engines.protocol import News, Order, Said, Start, never_started, parse_message
+from launcher.engines.ray.outpost import Outpost
 from launcher.engines.zygote_process import ZygoteProcess
-from launcher.errors import StorageError
+from launcher.errors import LauncherError, StorageError
 from launcher.resources import lacking_secrets, own_python_path
 from launcher.resources.network import interface_environment
 from launcher.resources.secrets import find_secrets
 from launcher.rundir import RunDir
+from launcher.storage import is_url
+
+_SLICE_S = 0.2
+"""How often it looks for what rank 0 has written, where the driver does not see that itself."""
+_UNHEARD_S = 12.0
+"""A driver that does not ask for so long is cut off from here, and has given this host up."""
 
 
 class Host:
@@ -22,6 +34,10 @@ class Host:
     def __init__(self, address: str, *, threads_per_rank: int, secrets: Sequence[str]) -> None:
         self._address = address
         found, self._lacking = find_secrets(secrets, home=Path.home())
+        self._outpost: Outpost | None = None
+        self._said: list[Said] = []
+        self._asked_at = time.monotonic()
+        self._training = False
         self._zygote = ZygoteProcess(
             environment={
                 "OMP_NUM_THREADS": str(threads_per_rank),
@@ -30,24 +46,67 @@ class Host:
                 **found,
             }
         )
+        threading.Thread(target=self._leave_when_cut_off, daemon=True).start()
 
     def problems(self, run_dir: str, marker: str) -> list[str]:
         """What keeps ranks from training here; `marker` is what the driver wrote to the run."""
         found = [lacking_secrets(self._lacking, host=self._address)] if self._lacking else []
+        if importlib.util.find_spec("torch") is None:
+            found.append(f"host {self._address} has no torch; install it for {sys.executable}")
         return found + storage_problems(RunDir(run_dir), marker, host=self._address)
 
     def tell(self, line: str) -> None:
         """Passes on a message of the engine."""
-        self._zygote.tell(parse_message(line))
+        message = parse_message(line)
+        if isinstance(message, Start):
+            self._asked_at, self._training = time.monotonic(), True
+            if is_url(message.run_dir):
+                try:
+                    message = self._open_outpost(message)
+                except LauncherError as error:
+                    self._said.append(never_started(message, error))
+                    return
+        self._zygote.tell(message)
 
     def hear(self, *, timeout_s: float) -> list[str] | None:
-        """News that came within the time; None: the zygote is gone."""
-        news = self._zygote.hear(timeout_s=timeout_s)
-        return None if self._zygote.gone and not news else [n.model_dump_json() for n in news]
+        """What is new within the time; None: the zygote is gone."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._asked_at = time.monotonic()
+            left_s = max(0.0, deadline - self._asked_at)
+            news = self._zygote.hear(timeout_s=min(_SLICE_S, left_s) if self._outpost else left_s)
+            grown = list(self._outpost.growth()) if self._outpost else []
+            said: list[Said] = [*grown, *self._said, *news]
+            self._said.clear()
+            if any(isinstance(each, News) and each.state == "ended" for each in said):
+                self._training = False
+            if said or time.monotonic() >= deadline:
+                return [each.model_dump_json() for each in said]
+            if self._zygote.gone:
+                return None
+
+    def settle(self) -> str:
+        """Brings all of the attempt to the run's URL; what is in the way of that."""
+        return self._outpost.settle() if self._outpost else ""
 
     def close(self) -> None:
         """Leaves no process behind."""
         self._zygote.close()
+        if self._outpost:
+            self._outpost.close()
+
+    def _open_outpost(self, start: Start) -> Start:
+        if self._outpost:
+            self._outpost.close()
+            self._outpost = None
+        self._outpost = Outpost(start, give_up=lambda: self._zygote.tell(Order(command="stop")))
+        return self._outpost.start
+
+    def _leave_when_cut_off(self) -> None:
+        """Ranks that go on here would train, and save, beside those in their place elsewhere."""
+        while not (self._training and time.monotonic() - self._asked_at > _UNHEARD_S):
+            time.sleep(1.0)
+        os._exit(1)  # and the zygote with its ranks, when their pipe closes
 
 
 def storage_problems(run_dir: RunDir, marker: str, *, host: str) -> list[str]:

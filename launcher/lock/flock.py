@@ -1,4 +1,4 @@
-"""Who trains a run now: a lock that the kernel gives back when the last of its processes is gone.
+"""The lock of a run in a folder: the kernel gives it back when the last of its processes is gone.
 
 Works between the processes of one host, and over network file systems that carry flock(2).
 """
@@ -11,10 +11,8 @@ import socket
 import time
 from collections.abc import Iterator
 
-import psutil
-
-from launcher import rundir
-from launcher.errors import PreflightError
+from launcher import rundir, storage
+from launcher.lock.hold import Hold, may_live, taken
 from launcher.rundir import RunDir
 
 _GRACE_S = 10.0
@@ -23,21 +21,18 @@ _POLL_S = 0.02
 
 
 @contextlib.contextmanager
-def held(run_dir: RunDir) -> Iterator[int]:
-    """Holds the run's lock and yields its descriptor, for child processes to hold it too.
-
-    PreflightError when another launcher trains the run.
-    """
+def held(run_dir: RunDir) -> Iterator[Hold]:
+    """Holds the lock; PreflightError when another launcher trains the run."""
     path = run_dir.local(rundir.LOCK)
-    with rundir.storage_errors(str(path)):
+    with storage.storage_errors(str(path)):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         _acquire(descriptor, run_dir)
-        with rundir.storage_errors(str(path)):
+        with storage.storage_errors(str(path)):
             os.ftruncate(descriptor, 0)
             owner = {"pid": os.getpid(), "host": socket.gethostname()}
             os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-        yield descriptor
+        yield Hold(descriptor)
     finally:
         os.close(descriptor)
 
@@ -45,7 +40,7 @@ def held(run_dir: RunDir) -> Iterator[int]:
 def is_held(run_dir: RunDir) -> bool:
     """Whether some process trains the run now."""
     try:
-        with rundir.reading_errors(run_dir.path(rundir.LOCK)):
+        with storage.reading_errors(run_dir.path(rundir.LOCK)):
             descriptor = os.open(run_dir.local(rundir.LOCK), os.O_RDONLY)
     except FileNotFoundError:
         return False
@@ -59,12 +54,8 @@ def _acquire(descriptor: int, run_dir: RunDir) -> None:
     deadline = time.monotonic() + _GRACE_S
     while not _try(descriptor, fcntl.LOCK_EX):
         owner = _owner(descriptor)
-        if _lives(owner) or time.monotonic() > deadline:
-            raise PreflightError(
-                f"{run_dir.run_id} is being trained by process {owner.get('pid')} on "
-                f"{owner.get('host')}; `launcher stop {run_dir.reference}` ends that with a "
-                "checkpoint"
-            )
+        if may_live(owner) or time.monotonic() > deadline:
+            raise taken(run_dir, owner)
         time.sleep(_POLL_S)
 
 
@@ -81,17 +72,3 @@ def _owner(descriptor: int) -> dict[str, object]:
         return dict(json.loads(os.pread(descriptor, 4096, 0)))
     except ValueError:
         return {}
-
-
-def _lives(owner: dict[str, object]) -> bool:
-    pid = owner.get("pid")
-    here = owner.get("host") == socket.gethostname()
-    return not here or (isinstance(pid, int) and _runs(pid))
-
-
-def _runs(pid: int) -> bool:
-    """Whether there is such a process, other than a dead one that nobody has reaped."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -1,0 +1,216 @@
+"""Files at a path or an fsspec URL: read whole, and written whole or not at all.
+
+What the files of a run are called, and what is in them, others know.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+
+from launcher.errors import LauncherError, PreflightError, SpecError, StorageError
+
+_EXTRAS = {
+    "s3": "torch-launcher[s3]",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+}
+
+
+def is_url(place: str) -> bool:
+    return "://" in place
+
+
+def check_url(place: str) -> None:
+    """SpecError where no such URLs are known; PreflightError where their package is missing."""
+    protocol = place.partition("://")[0]
+    try:
+        fsspec.get_filesystem_class(protocol)
+    except ValueError as error:
+        raise SpecError(
+            f"storage is {place}, and no kind of storage is called {protocol}; "
+            "name a folder, or a URL such as s3://BUCKET/runs"
+        ) from error
+    except ImportError as error:
+        package = _EXTRAS.get(protocol, "")
+        remedy = f"`pip install {package}`" if package else str(error)
+        raise PreflightError(f"storage is {place}, which needs a package: {remedy}") from error
+
+
+def exists(place: str) -> bool:
+    fs, path = _open_fs(place)
+    with reading_errors(place):
+        return bool(fs.exists(path))
+
+
+def size(place: str) -> int:
+    """Bytes of a file; FileNotFoundError when there is none."""
+    fs, path = _open_fs(place)
+    with reading_errors(place):
+        return int(fs.size(path))
+
+
+def read(place: str, *, start: int = 0) -> bytes:
+    """The file's content from a byte on; FileNotFoundError when there is none."""
+    fs, path = _open_fs(place)
+    with reading_errors(place):
+        return cast(bytes, fs.cat_file(path, start=start or None))
+
+
+@contextlib.contextmanager
+def reader(place: str) -> Iterator[IO[bytes]]:
+    """The file, opened for reading from its start to its end."""
+    if not is_url(place):
+        with Path(place).open("rb", buffering=0) as file:
+            yield file
+        return
+    fs, path = _open_fs(place)
+    with reading_errors(place), fs.open(path, "rb", cache_type="readahead") as file:
+        yield file
+
+
+def names(folder: str) -> list[str]:
+    """Names of the entries of a folder, sorted; none when the folder does not exist."""
+    fs, path = _open_fs(folder)
+    try:
+        with reading_errors(folder):
+            entries = fs.ls(path, detail=False, refresh=True)
+    except FileNotFoundError:
+        return []
+    return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
+
+
+def files_below(folder: str) -> list[str]:
+    """Every file of a folder and the folders in it, relative to it, sorted."""
+    fs, path = _open_fs(folder)
+    with reading_errors(folder):
+        found = fs.find(path, refresh=True)
+    return sorted(str(file)[len(path.rstrip("/")) + 1 :] for file in found)
+
+
+def write(place: str, data: bytes) -> None:
+    """Puts the whole file there, or leaves what was there; durable when it returns."""
+    with storage_errors(place):
+        if is_url(place):
+            fs, path = _open_fs(place)
+            fs.pipe_file(path, data)
+            return
+        target = Path(place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+        sync(target.parent)
+
+
+def write_new(place: str, data: bytes) -> bool:
+    """Puts the file there unless there is one already; whether it did."""
+    fs, path = _open_fs(place)
+    with storage_errors(place):
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+    return True
+
+
+def put(file: Path, place: str) -> None:
+    """Copies a file of this host there."""
+    fs, path = _open_fs(place)
+    with storage_errors(place):
+        fs.put_file(str(file), path)
+
+
+def get(place: str, file: Path) -> None:
+    """Copies a file from there to this host; FileNotFoundError when there is none."""
+    fs, path = _open_fs(place)
+    with reading_errors(place):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        fs.get_file(path, str(file))
+
+
+def make_folder(place: str) -> None:
+    """Makes a folder; storage of URLs has none that are not made by the files in them."""
+    if not is_url(place):
+        with storage_errors(place):
+            Path(place).mkdir(parents=True, exist_ok=True)
+
+
+def remove(place: str) -> None:
+    """Removes a file or a folder, if it is there."""
+    fs, path = _open_fs(place)
+    with storage_errors(place), contextlib.suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def append_line(file: FileIO, row: Mapping[str, Any]) -> None:
+    """Adds one line of JSON to a file opened for appending: all of it, or OSError and nothing."""
+    line = json.dumps(row).encode() + b"\n"
+    written = file.write(line)
+    if written < len(line):  # the room ended in the middle
+        file.truncate(file.tell() - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def sync(path: Path) -> None:
+    """Makes a file's content, or a folder's names, durable."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def storage_errors(place: str) -> Iterator[None]:
+    """Turns what a storage says into one line that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        if _is_ours(error, place):
+            raise
+        raise StorageError(
+            f"cannot write {place}: {_reason(error)}; nothing that was saved before is lost. Make "
+            "room or rights there; `launcher resume` then goes on with a run that had begun"
+        ) from error
+
+
+@contextlib.contextmanager
+def reading_errors(place: str) -> Iterator[None]:
+    """The same for a read; that a file is not there is for the caller to know."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) or _is_ours(error, place):
+            raise
+        raise StorageError(f"cannot read {place}: {_reason(error)}") from error
+
+
+def _is_ours(error: Exception, place: str) -> bool:
+    """Whether it is none of the storage's; each kind of URL has errors of its own."""
+    return isinstance(error, LauncherError) or not (isinstance(error, OSError) or is_url(place))
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or repr(error)
+
+
+def _open_fs(place: str) -> tuple[Any, str]:
+    """A listing that was kept would not tell what others have written since."""
+    options = {"auto_mkdir": True} if place.startswith("file://") else {}
+    return cast(tuple[Any, str], fsspec.core.url_to_fs(place, use_listings_cache=False, **options))
