@@ -10,11 +10,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-
-import psutil
+from pathlib import Path
 
 from launcher import rundir
 from launcher.errors import PreflightError
+from launcher.resources.cgroups import read_if_there
 from launcher.rundir import RunDir
 
 _GRACE_S = 10.0
@@ -91,7 +91,5 @@ def _lives(owner: dict[str, object]) -> bool:
 
 def _runs(pid: int) -> bool:
     """Whether there is such a process, other than a dead one that nobody has reaped."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    _, _, state = read_if_there(Path(f"/proc/{pid}/stat")).rpartition(") ")
+    return state[:1] not in ("", "Z")
