@@ -19,7 +19,7 @@ pytestmark = pytest.mark.integration
 PACKAGE = Path(launcher.__file__).parent
 ON_A_PERSONS_MACHINE = {
     *("launcher.packing", "launcher.cluster", "launcher.cli.submitting"),
-    *("launcher.cli.live", "launcher.cli.templates"),
+    *("launcher.cli.sending", "launcher.cli.live", "launcher.cli.templates"),
     "launcher.tracking.wandb",
 }
 """What only sends, draws on a terminal, or needs wandb; the rest runs on hosts."""
