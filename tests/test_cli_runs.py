@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from launcher import lock, rundir
 from launcher.cli import launcher
+from launcher.errors import SpecError
 from launcher.rundir import RunDir
 from tests.plans import make_plan
 
@@ -101,3 +102,17 @@ def test_a_refused_command_is_a_document_too(run_dir: RunDir) -> None:
         assert (done.returncode, document["exit_code"]) == (exit_code, exit_code)
         assert document["error"]["message"]
     assert run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--engine", "local", "--cluster", "lab"), r"^--engine local starts ranks on this mach"),
+        (("--wait-timeout", "3"), r"^--wait-timeout is for room on a cluster; add --cluster"),
+    ],
+)
+def test_options_of_resume_that_would_have_no_effect_are_refused(
+    run_dir: RunDir, arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(SpecError, match=words):
+        call("resume", run_dir.run_id, *arguments)
