@@ -71,6 +71,17 @@ def test_followed_logs_go_on_with_the_next_attempt(run_dir: RunDir) -> None:
     assert shown[0].endswith("again\n")
 
 
+def test_followed_logs_have_an_attempt_that_began_and_ended_between_two_looks(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_meanwhile(_: RunDir) -> bool:
+        print_log(run_dir, attempt=2, text="again\n")
+        return False
+
+    monkeypatch.setattr(lock, "is_held", end_meanwhile)
+    assert call("logs", "@last", "--follow").stdout == "hello\nno end\nagain\n"
+
+
 def test_stop_of_a_run_that_is_not_training_says_how_it_stands(run_dir: RunDir) -> None:
     stopped = call("stop", run_dir.run_id, "-o", "json")
     assert stopped.exit_code == 0
