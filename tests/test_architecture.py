@@ -40,6 +40,7 @@ OWNERS = {
     "numpy": set(),
     "fcntl": {"lock", "resources"},
     "ray": {"engines", "cluster"},
+    "aiohttp": {"cluster"},
     "pathspec": {"packing"},
     "deepspeed": set(),
 }
