@@ -89,6 +89,8 @@ def link(folder: Path, name: str, target: str) -> None:
     [
         "../home/.ssh/config",
         "../home/.aws/credentials",
+        "../home/.docker/config.json",
+        "../home/.config/gcloud/credentials.db",
         "../home/keys/deploy.pem",
         "../home/.launcher/secrets/WANDB_API_KEY",
         ".env",
@@ -105,6 +107,7 @@ def test_a_link_to_what_never_goes_does_not_go_by_another_name(tmp_path: Path, t
     write(
         tmp_path / "home",
         *(".ssh/config", ".aws/credentials", "keys/deploy.pem"),
+        *(".docker/config.json", ".config/gcloud/credentials.db"),
         *(".launcher/secrets/WANDB_API_KEY", "plain"),
     )
     job = tmp_path / "job"
