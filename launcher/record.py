@@ -1,5 +1,6 @@
 """What a run was made of: code, versions, host. Names of environment variables, never values."""
 
+import contextlib
 import platform
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from launcher import __version__
 from launcher.resources import Resources, environment_names
 
-_PACKAGES = ("torch-launcher", "torch", "numpy", "safetensors", "transformers", "wandb")
+_PACKAGES = ("torch", "ray", "numpy", "transformers", "wandb")
 _MAX_DIFF_BYTES = 1 << 20
 _GIT_TIMEOUT_S = 5.0
 
@@ -35,7 +37,7 @@ def make_record(
         "overrides": list(overrides),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
+        "versions": {"torch-launcher": __version__, **_versions()},
         "git": _git_state(Path(code_dir)),
         "hosts": [asdict(resources)],
         "environment_names": environment_names(),
@@ -43,11 +45,13 @@ def make_record(
     }
 
 
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+def _versions() -> dict[str, str]:
+    """Of what is installed; the launcher itself is not where `submit` has carried it."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _git_state(folder: Path) -> dict[str, str]:

@@ -14,15 +14,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from launcher import checkpoint, rundir, storage
+from launcher import checkpoint, rundir, storage, tensor_files
 from launcher.contracts import Strategy
 from launcher.data.order import Position
 from launcher.distributed import Rank
-from launcher.errors import DivergedError, LauncherError, StorageError
+from launcher.errors import DivergedError, LauncherError
 from launcher.rundir import RunDir
 
 _WRITER_NICENESS = 10
@@ -138,17 +136,12 @@ class Saver:
             folder = checkpoint.clear(self._run_dir, name)
             with storage.storage_errors(str(folder)):
                 for group, tensors in self._staging.items():
-                    save_file(tensors, folder / rundir.tensor_file(group))
+                    tensor_files.save(tensors, folder / rundir.tensor_file(group))
                 (folder / rundir.STATE).write_text(json.dumps(state))
             checkpoint.commit(self._run_dir, name)
-        except (LauncherError, SafetensorError) as error:
+        except LauncherError:
             with contextlib.suppress(LauncherError, OSError):
                 self._run_dir.remove(name)
-            if isinstance(error, SafetensorError):
-                raise StorageError(
-                    f"cannot write {name}: {error}; the checkpoints before it are "
-                    "whole. Make room, then `launcher resume` the run"
-                ) from error
             raise
         checkpoint.prune(self._run_dir, keep_last=self._keep_last, newest=step)
         self._run_dir.append(
@@ -175,7 +168,8 @@ def load(run_dir: RunDir, name: str, strategy: Strategy) -> Position:
     """Puts a checkpoint's state in place and says how far it had come."""
     folder = run_dir.local(name)
     state = json.loads((folder / rundir.STATE).read_text())
-    tensors = {path.stem: load_file(path) for path in sorted(folder.glob(rundir.tensor_file("*")))}
+    files = sorted(folder.glob(rundir.tensor_file("*")))
+    tensors = {path.stem: tensor_files.load(path) for path in files}
     for alias, owner in state["aliases"].items():
         tensors["model"][alias] = tensors["model"][owner]
     strategy.load(tensors, state["strategy"])

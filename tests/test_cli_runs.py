@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from launcher import lock, rundir
 from launcher.cli import launcher
+from launcher.errors import SpecError
 from launcher.rundir import RunDir
 from tests.plans import make_plan
 
@@ -70,6 +71,17 @@ def test_followed_logs_go_on_with_the_next_attempt(run_dir: RunDir) -> None:
     assert shown[0].endswith("again\n")
 
 
+def test_followed_logs_have_an_attempt_that_began_and_ended_between_two_looks(
+    run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_meanwhile(_: RunDir) -> bool:
+        print_log(run_dir, attempt=2, text="again\n")
+        return False
+
+    monkeypatch.setattr(lock, "is_held", end_meanwhile)
+    assert call("logs", "@last", "--follow").stdout == "hello\nno end\nagain\n"
+
+
 def test_stop_of_a_run_that_is_not_training_says_how_it_stands(run_dir: RunDir) -> None:
     stopped = call("stop", run_dir.run_id, "-o", "json")
     assert stopped.exit_code == 0
@@ -101,3 +113,17 @@ def test_a_refused_command_is_a_document_too(run_dir: RunDir) -> None:
         assert (done.returncode, document["exit_code"]) == (exit_code, exit_code)
         assert document["error"]["message"]
     assert run_dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--engine", "local", "--cluster", "lab"), r"^--engine local starts ranks on this mach"),
+        (("--wait-timeout", "3"), r"^--wait-timeout is for room on a cluster; add --cluster"),
+    ],
+)
+def test_options_of_resume_that_would_have_no_effect_are_refused(
+    run_dir: RunDir, arguments: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(SpecError, match=words):
+        call("resume", run_dir.run_id, *arguments)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -177,9 +178,46 @@ def test_plan_prints_what_the_run_directory_would_hold_and_makes_nothing(
     assert code == 0
     assert json.loads(out)["schema"] == 1
     assert plan.storage == str(folder / "elsewhere")
-    assert err.splitlines() == [f"warning: {warning}" for warning in plan.warnings]
+    assert err.splitlines()[: len(plan.warnings)] == [f"warning: {w}" for w in plan.warnings]
     assert "512" in err
     assert sorted(path.name for path in folder.iterdir()) == ["job.yaml", "mine.py"]
+
+
+def test_plan_shows_what_submit_would_send(command: Any, folder: Path) -> None:
+    (folder / "table.csv").write_bytes(bytes(3000))
+    (folder / ".env").write_text("KEY=1")
+    code, out, err = command("plan", "job.yaml")
+    assert code == 0
+    total, first = err.splitlines()[-4:-2]
+    assert re.fullmatch(r"submit would send 3 files of 3\.\d KiB; the largest:", total)
+    assert first == "  2.9 KiB  table.csv"
+    code, out, err = command("plan", "job.yaml", "-o", "json")
+    document = json.loads(out)
+    upload = document.pop("upload")
+    plan = RunPlan.model_validate(document)
+    assert document == plan.model_dump(mode="json")
+    assert upload["bytes"] == sum((folder / n).stat().st_size for n in sendable(folder))
+    assert (upload["files"], upload["refused"]) == (3, "")
+    assert upload["largest"][0] == {"name": "table.csv", "bytes": 3000}
+    assert "submit" not in err
+
+
+def sendable(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name != ".env"]
+
+
+def test_a_folder_too_large_to_send_is_planned_all_the_same(command: Any, folder: Path) -> None:
+    with (folder / "data.bin").open("wb") as file:
+        file.truncate(101 << 20)
+    code, out, err = command("plan", "job.yaml")
+    assert code == 0
+    RunPlan.model_validate_json(out)
+    assert f"submit would refuse: {folder} has 3 files of 101.0 MiB to send, more than" in err
+    code, out, _ = command("plan", "job.yaml", "-o", "json")
+    upload = json.loads(out)["upload"]
+    assert code == 0
+    assert upload["files"] == 3
+    assert upload["refused"].startswith(f"{folder} has 3 files of 101.0 MiB")
 
 
 def test_the_schema_describes_every_section(command: Any) -> None:

@@ -77,3 +77,77 @@ def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     write(tmp_path, "a.py")
     (tmp_path / "root").symlink_to("/")
     assert packed(tmp_path) == ["a.py"]
+
+
+def link(folder: Path, name: str, target: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "../home/.ssh/config",
+        "../home/.aws/credentials",
+        "../home/.docker/config.json",
+        "../home/.config/gcloud/credentials.db",
+        "../home/keys/deploy.pem",
+        "../home/.launcher/secrets/WANDB_API_KEY",
+        ".env",
+        "sub/.env.local",
+        ".git/config",
+        "env/lib/a.py",
+        "sub/ignored/a.csv",
+        "to-env",
+        "to-home/.ssh/config",
+        "sub/../.env",
+    ],
+)
+def test_a_link_to_what_never_goes_does_not_go_by_another_name(tmp_path: Path, target: str) -> None:
+    write(
+        tmp_path / "home",
+        *(".ssh/config", ".aws/credentials", "keys/deploy.pem"),
+        *(".docker/config.json", ".config/gcloud/credentials.db"),
+        *(".launcher/secrets/WANDB_API_KEY", "plain"),
+    )
+    job = tmp_path / "job"
+    write(job, ".env", "sub/.env.local", ".git/config", "env/pyvenv.cfg", "env/lib/a.py")
+    write(job, "sub/ignored/a.csv")
+    write(job / "sub", launcherignore="/ignored/\n")
+    link(job, "to-env", ".env")
+    link(job, "to-home", "../home")
+    link(job, "data/innocent.txt", f"../{target}")
+    assert packed(job) == ["sub/.launcherignore"]
+
+
+def test_a_link_to_another_file_goes_as_what_it_leads_to(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", "words.txt")
+    (tmp_path / "elsewhere/words.txt").write_text("some words")
+    job = tmp_path / "job"
+    write(job, "sub/net.py", "sub/deep/net.py")
+    link(job, "a.txt", "../elsewhere/words.txt")
+    link(job, "b.txt", "a.txt")
+    link(job, "net.py", str(job / "sub/deep/net.py"))
+    sizes = {file.name: file.size_bytes for file in packing.upload_list(job)}
+    assert sizes == {"a.txt": 10, "b.txt": 10, "net.py": 0, "sub/deep/net.py": 0, "sub/net.py": 0}
+
+
+def test_links_to_nothing_and_to_themselves_do_not_go(tmp_path: Path) -> None:
+    write(tmp_path, "a.py")
+    link(tmp_path, "gone", "nowhere")
+    link(tmp_path, "round", "round")
+    assert packed(tmp_path) == ["a.py"]
+
+
+def test_a_folder_below_a_link_is_judged_by_its_place(tmp_path: Path) -> None:
+    """The job's folder is reached by a link: what lies in it lies inside."""
+    job = tmp_path / "real"
+    write(job, "a.csv", "b.py", gitignore="*.csv\n")
+    link(job, "a.txt", "a.csv")
+    link(tmp_path, "job", "real")
+    assert packed(tmp_path / "job") == [".gitignore", "b.py"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"nothing-here cannot be sent: No such file"):
+        packing.upload_list(tmp_path / "nothing-here")

@@ -3,17 +3,16 @@
 Folders and texts are literal, so no test depends on the machine; the last ones measure this one.
 """
 
+import ctypes
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import pynvml
 import pytest
 
 from launcher import resources
 from launcher.errors import PreflightError
-from launcher.resources import Gpu, cgroups, credentials, nvml, oom_kill_count, this_host
+from launcher.resources import Gpu, cgroups, credentials, network, nvml, oom_kill_count, this_host
 
 GIB = 2**30
 UUIDS = ["GPU-aa11-0", "GPU-aa22-1", "GPU-bb33-2"]
@@ -141,73 +140,50 @@ def test_a_mig_slice_is_refused_by_name() -> None:
         nvml._visible("MIG-4f-1", uuids=UUIDS)
 
 
-class FakeNvml:
-    """The driver of a host with three GPUs, the last of which has no memory of its own."""
-
-    NVMLError = pynvml.NVMLError
-    NVMLError_LibraryNotFound = pynvml.NVMLError_LibraryNotFound
-    NVMLError_DriverNotLoaded = pynvml.NVMLError_DriverNotLoaded
-    NVMLError_NotSupported = pynvml.NVMLError_NotSupported
-
-    def __init__(self, *, init_error: int = 0) -> None:
-        self.init_error = init_error
-        self.is_open = False
-
-    def nvmlInit(self) -> None:
-        if self.init_error:
-            raise pynvml.NVMLError(self.init_error)
-        self.is_open = True
-
-    def nvmlShutdown(self) -> None:
-        self.is_open = False
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(UUIDS)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetUUID(self, handle: int) -> str:
-        return UUIDS[handle]
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return f"gpu {handle}"
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: int) -> tuple[int, int]:
-        return (7 + handle, 5)
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
-        if handle == 2:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return SimpleNamespace(total=16 * GIB)
+def driver(folder: Path, *, init: int = 0) -> str:
+    """A driver's library, made of `fake_nvml.c`; `init` is what its start answers."""
+    library = folder / f"nvml-{init}.so"
+    source = Path(__file__).with_name("fake_nvml.c")
+    command = ["cc", "-shared", "-fPIC", f"-DINIT={init}", "-o", str(library), str(source)]
+    subprocess.run(command, check=True)
+    return str(library)
 
 
 def test_gpus_are_listed_in_the_visible_order_and_the_driver_is_let_go(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    driver = FakeNvml()
-    monkeypatch.setattr(nvml, "pynvml", driver)
+    library = driver(tmp_path)
+    monkeypatch.setattr(nvml, "_LIBRARY", library)
     assert nvml.visible_gpus("2,0", host_memory_bytes=64 * GIB) == (
         Gpu(name="gpu 2", memory_bytes=64 * GIB, compute_capability=(9, 5)),
         Gpu(name="gpu 0", memory_bytes=16 * GIB, compute_capability=(7, 5)),
     )
-    assert not driver.is_open
+    assert nvml.visible_gpus("GPU-aa22", host_memory_bytes=GIB)[0].name == "gpu 1"
+    assert ctypes.c_int.in_dll(ctypes.CDLL(library), "opened").value == 0
 
 
-def test_a_host_without_a_driver_has_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    for code in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
-        monkeypatch.setattr(nvml, "pynvml", FakeNvml(init_error=code))
-        assert nvml.visible_gpus(None, host_memory_bytes=GIB) == ()
+@pytest.mark.parametrize("code", [9, 12])
+def test_a_host_without_a_driver_has_no_gpus(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int
+) -> None:
+    monkeypatch.setattr(nvml, "_LIBRARY", driver(tmp_path, init=code))
+    assert nvml.visible_gpus(None, host_memory_bytes=GIB) == ()
+    monkeypatch.setattr(nvml, "_LIBRARY", "libno-such-driver.so.1")
+    assert nvml.visible_gpus(None, host_memory_bytes=GIB) == ()
 
 
 def test_a_broken_driver_is_an_error_unless_gpus_are_hidden(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    broken = FakeNvml(init_error=pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH)
-    monkeypatch.setattr(nvml, "pynvml", broken)
-    with pytest.raises(PreflightError, match="nvidia-smi"):
+    monkeypatch.setattr(nvml, "_LIBRARY", driver(tmp_path, init=18))
+    with pytest.raises(PreflightError, match=r"answers 'Driver/library version mismatch'; see"):
         nvml.visible_gpus(None, host_memory_bytes=GIB)
     assert nvml.visible_gpus("-1", host_memory_bytes=GIB) == ()
+
+
+def test_the_interface_of_an_address_is_the_one_that_holds_it() -> None:
+    assert network.interface_of("127.0.0.1") == "lo"
+    assert network.interface_of("192.0.2.77") == ""
 
 
 def test_bf16_is_native_from_ampere_on() -> None:

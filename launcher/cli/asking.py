@@ -5,6 +5,7 @@ Each function here is an option, or turns arguments into values.
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,16 @@ def output_option(command: F) -> F:
         type=click.Choice(["text", "json"]),
         default="text",
         help="json: one JSON document on stdout.",
+    )(command)
+
+
+def wait_timeout_option(command: F) -> F:
+    return click.option(
+        "--wait-timeout",
+        "wait_timeout_s",
+        type=float,
+        default=math.inf,
+        help="Seconds to wait for room on the cluster; then exit with 5.  [default: for ever]",
     )(command)
 
 

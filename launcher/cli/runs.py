@@ -107,7 +107,7 @@ def _follow(run_dir: RunDir, *, rank: int, attempt: int | None) -> None:
                 _print_new(lines)
                 time.sleep(poll_s(run_dir))
             _print_new(lines, to_the_end=True)
-        if not running:
+        if not running and not _is_over(run_dir, number, attempt):
             return
         number += 1
 

@@ -5,11 +5,9 @@ with the run.
 """
 
 import contextlib
-import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -20,6 +18,7 @@ from launcher.cli.asking import (
     overrides_option,
     plan_spec,
     spec_argument,
+    wait_timeout_option,
 )
 from launcher.cli.training import at_work, go_on, train
 from launcher.engines import EngineChoice
@@ -33,16 +32,6 @@ from launcher.storage import storage_errors
 @click.group(hidden=True)
 def job() -> None:
     """Train on the Ray cluster that this process belongs to."""
-
-
-def wait_timeout_option(command: Any) -> Any:
-    return click.option(
-        "--wait-timeout",
-        "wait_timeout_s",
-        type=float,
-        default=math.inf,
-        help="Seconds to wait for room on the cluster; then exit with 5.  [default: for ever]",
-    )(command)
 
 
 @job.command("run")

@@ -75,13 +75,25 @@ def plan(
     spec: Path,
     overrides: tuple[str, ...],
     storage: str | None,
-    output: str,  # noqa: ARG001  # both forms are the same document
+    output: str,
 ) -> None:
-    """Print every value that a run of SPEC would use, as JSON; start nothing."""
+    """Print every value that a run of SPEC would use, as JSON, and what would be sent.
+
+    Starts nothing. -o json adds what `submit` would send to the document, as "upload".
+    """
+    from launcher import packing  # the other commands here need none of it
+    from launcher.cli import sending
+
     decided = plan_spec(spec, overrides=overrides, storage=storage).plan
     for warning in decided.warnings:
         say(f"warning: {warning}")
-    put(decided.model_dump(mode="json"))
+    upload = packing.survey(Path(decided.code_dir))
+    document = decided.model_dump(mode="json")
+    if output == "json":
+        put({**document, "upload": sending.described(upload)})
+    else:
+        put(document)
+        say(sending.upload_text(upload))
 
 
 def _faults(spec: Path, overrides: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:

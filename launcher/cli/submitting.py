@@ -2,17 +2,23 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import click
 
 from launcher import packing, planner, specfile
-from launcher.cli.asking import fresh_id, output_option, put, say, spec_argument
+from launcher.cli.asking import (
+    fresh_id,
+    output_option,
+    put,
+    say,
+    spec_argument,
+    wait_timeout_option,
+)
 from launcher.cli.clusters import known_clusters
 from launcher.cli.jobs import exit_code_of, open_jobs, remote_command, run_there, shared_storage
-from launcher.cli.shipped import wait_timeout_option
 from launcher.cluster.names import Cluster
 from launcher.resources import this_host
 from launcher.spec import JobSpec
@@ -44,8 +50,7 @@ def submit(
     run_id = fresh_id(checked.name)
     place = shared_storage(storage or checked.storage or there.storage, there)
     command = ["job", "run", spec.name, f"--run-id={run_id}", f"--storage={place}"]
-    command += [f"--wait-timeout={wait_timeout_s}"] if wait_timeout_s < math.inf else []
-    command += [f"--set={override}" for override in overrides]
+    command += _changes(overrides, wait_timeout_s)
     jobs = open_jobs(there)
     jobs.submit(
         run_id,
@@ -68,16 +73,22 @@ def resume_there(
     *,
     cluster: str,
     storage: str | None,
+    wait_timeout_s: float,
     output: str,
 ) -> NoReturn:
     """Goes on with a run on a cluster; it has its code beside it."""
-    changes = [f"--set={override}" for override in overrides]
     run_there(
-        ["job", "resume", run, *changes, f"--output={output}"],
+        ["job", "resume", run, *_changes(overrides, wait_timeout_s), f"--output={output}"],
         cluster=cluster,
         storage=storage,
         output=output,
     )
+
+
+def _changes(overrides: Sequence[str], wait_timeout_s: float) -> Iterator[str]:
+    if wait_timeout_s < math.inf:
+        yield f"--wait-timeout={wait_timeout_s}"
+    yield from (f"--set={override}" for override in overrides)
 
 
 def _check(path: Path, overrides: Sequence[str]) -> JobSpec:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import math
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from launcher.cli.asking import (
     say,
     spec_argument,
     storage_option,
+    wait_timeout_option,
 )
 from launcher.cli.console import open_console
 from launcher.cli.interrupting import interruptible
@@ -73,6 +75,7 @@ def run(
 @storage_option
 @engine_option
 @click.option("--cluster", default=None, metavar="NAME", help="Go on on that Ray cluster.")
+@wait_timeout_option
 @output_option
 def resume(
     run: str,
@@ -80,13 +83,28 @@ def resume(
     storage: str | None,
     engine: str | None,
     cluster: str | None,
+    wait_timeout_s: float,
     output: str,
 ) -> None:
     """Go on with RUN from its last good checkpoint, with changes if there are any."""
     if cluster is not None:
+        if engine is not None:
+            raise SpecError(
+                f"--engine {engine} starts ranks on this machine, and --cluster {cluster} on that "
+                "cluster's hosts; leave one of them out"
+            )
         from launcher.cli.submitting import resume_there
 
-        resume_there(run, overrides, cluster=cluster, storage=storage, output=output)
+        resume_there(
+            run,
+            overrides,
+            cluster=cluster,
+            storage=storage,
+            wait_timeout_s=wait_timeout_s,
+            output=output,
+        )
+    if wait_timeout_s < math.inf:
+        raise SpecError("--wait-timeout is for room on a cluster; add --cluster NAME")
     go_on(find_run(run, storage), overrides, output=output, engine=engine)
 
 

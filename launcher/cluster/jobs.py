@@ -3,16 +3,18 @@
 Ray's client packs and sends code, and sends nothing that the cluster has already.
 """
 
+import asyncio
 import contextlib
 import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import aiohttp
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -23,6 +25,10 @@ from launcher.packing import Packed
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
+_LONG_CHARS = 1 << 14
+"""From here on an output is streamed."""
+_SILENCE_S = 60.0
+"""How long a stream may say nothing before it is asked for anew: its connection may be dead."""
 T = TypeVar("T")
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 
@@ -48,7 +54,7 @@ class Jobs:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each package that it sends
+        _hush_ray()
         with self._errors():
             self._client = JobSubmissionClient(cluster.url, headers=_headers(cluster))
 
@@ -92,17 +98,31 @@ class Jobs:
     def follow(self, job_id: str) -> Iterator[str]:
         """What it prints, until its state says that it ended; nothing twice, nothing left out.
 
-        The state is asked before the output, so the last piece is whole.
+        The state is asked before the output, so the last piece is whole. Ray has no part of an
+        output to give, so a long one is streamed between two of these looks at all of it; a short
+        one is not, since Ray's stream is a second or two behind.
         """
         ended, shown = False, 0
         while not ended:
             ended = self._patiently(lambda: self.get(job_id).ended)
             output = self._patiently(lambda: self.output(job_id))
-            if len(output) > shown:
-                yield output[shown:]
-                shown = len(output)
+            sources = [iter([output])]
+            if len(output) >= _LONG_CHARS and not ended:
+                sources.append(self._stream(job_id))
+            for pieces in sources:
+                for piece in _beyond(shown, pieces):
+                    shown += len(piece)
+                    yield piece
             if not ended:
                 time.sleep(_POLL_S)
+
+    def _stream(self, job_id: str) -> Iterator[str]:
+        """All that it printed and prints, until the stream ends, breaks, or may have broken."""
+        pieces = self._client.tail_job_logs(job_id)
+        broken = (OSError, RuntimeError, aiohttp.ClientError)
+        with asyncio.Runner() as runner, contextlib.suppress(*broken):
+            while piece := runner.run(_next(pieces)):
+                yield piece
 
     def wait(self, job_id: str) -> Job:
         """The job, once it ended."""
@@ -143,6 +163,25 @@ class Jobs:
                 "of the head's ~/.ray/auth_token"
             )
         return f"cluster {self._cluster}: {text.splitlines()[0] if text else 'unknown error'}"
+
+
+async def _next(pieces: AsyncIterator[str]) -> str:
+    """Empty at the end; TimeoutError when nothing has come for long."""
+    return await asyncio.wait_for(anext(pieces, ""), _SILENCE_S)
+
+
+def _beyond(shown: int, pieces: Iterable[str]) -> Iterator[str]:
+    """What comes after so many characters."""
+    for piece in pieces:
+        if rest := piece[shown:]:
+            yield rest
+        shown = max(0, shown - len(piece))
+
+
+def _hush_ray() -> None:
+    """It tells of each package that it sends; its modules have levels of their own, so here."""
+    for handler in logging.getLogger("ray").handlers:
+        handler.setLevel(logging.WARNING)
 
 
 def _headers(cluster: Cluster) -> dict[str, str] | None:

@@ -4,11 +4,14 @@ Sample order is `order`'s; who calls these functions, and when, is the loader's 
 """
 
 import random
+from importlib import import_module
+from importlib.util import find_spec
 
-import numpy.random
 import torch
 
 _MASK = (1 << 64) - 1
+_NUMPY_RANDOM = import_module("numpy.random") if find_spec("numpy") else None
+"""torch does without numpy; where it is there, a dataset may draw from it."""
 
 
 def mix(*parts: int) -> int:
@@ -27,13 +30,14 @@ def mix(*parts: int) -> int:
 
 
 def seed_cpu(seed: int) -> None:
-    """Seeds torch's CPU generator, `random` and numpy's global one: about 8 us.
+    """Seeds torch's CPU generator, `random` and numpy's global one, if there is numpy: about 8 us.
 
     `torch.manual_seed` would visit every device and cost twenty times as much.
     """
     torch.default_generator.manual_seed(seed)
     random.seed(seed)
-    numpy.random.seed(seed & 0xFFFFFFFF)
+    if _NUMPY_RANDOM:
+        _NUMPY_RANDOM.seed(seed & 0xFFFFFFFF)
 
 
 def seed_rank(seed: int) -> None:

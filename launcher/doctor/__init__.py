@@ -4,14 +4,13 @@ What a measurement means, and what to do about it, is decided in `verdicts`.
 """
 
 import importlib.metadata
+import os
 import platform
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-
-import psutil
 
 from launcher.doctor import verdicts
 from launcher.doctor.trial import try_torch
@@ -40,7 +39,7 @@ def examine(storage: str) -> Iterator[Check]:
     else:
         gpus, key = host.gpus, host.wandb_key
         yield verdicts.cores(
-            host.cores, affinity=affinity_cores(), machine=psutil.cpu_count() or host.cores
+            host.cores, affinity=affinity_cores(), machine=os.cpu_count() or host.cores
         )
         yield verdicts.memory(host.memory_bytes)
         yield verdicts.shared_memory(host.shm_bytes)

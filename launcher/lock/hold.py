@@ -4,10 +4,10 @@ import socket
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import psutil
+from pathlib import Path
 
 from launcher.errors import PreflightError
+from launcher.resources.cgroups import read_if_there
 from launcher.rundir import RunDir
 
 
@@ -38,7 +38,5 @@ def may_live(owner: Mapping[str, object]) -> bool:
 
 def _runs(pid: int) -> bool:
     """Whether there is such a process, other than a dead one that nobody has reaped."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    _, _, state = read_if_there(Path(f"/proc/{pid}/stat")).rpartition(") ")
+    return state[:1] not in ("", "Z")

@@ -98,7 +98,6 @@ def together(
 
 def this_host() -> Resources:
     """Measure the machine this process runs on."""
-    # By sysconf, since the import of psutil alone is a twentieth of what `validate` takes.
     installed_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     memory_bytes = usable_memory_bytes(installed_bytes, cgroups=own_cgroups(controller="memory"))
     cpu_name, flags = _cpu(read_if_there(Path("/proc/cpuinfo")))

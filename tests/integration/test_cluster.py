@@ -246,6 +246,10 @@ def test_a_run_for_which_there_is_no_room_says_so_and_gives_up_in_time(lab: Lab)
     assert "16 ranks of 1 CPUs each do not fit" in events(run_dir, "waiting")[0]["reason"]
     shown = lab.ask("show", run_dir.run_id)
     assert shown["outcome"]["error"]["kind"] == "no_capacity"
+    resumed = lab.laptop.launcher(
+        "resume", run_dir.run_id, "--cluster", "lab", "--wait-timeout", "3"
+    )
+    assert resumed.returncode == 5, resumed.stdout + resumed.stderr
 
 
 def test_a_missing_token_and_an_unreachable_head_are_told_in_one_line(lab: Lab) -> None:
