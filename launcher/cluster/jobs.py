@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from ray.dashboard.modules.dashboard_sdk import SubmissionClient
 from ray.exceptions import RayError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -23,6 +24,8 @@ from launcher.packing import Packed
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
+_TELLERS = ("ray", SubmissionClient.__module__)
+"""Loggers that tell of each package that is sent; the second has a level of its own."""
 T = TypeVar("T")
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 
@@ -48,7 +51,8 @@ class Jobs:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of each package that it sends
+        for teller in _TELLERS:
+            logging.getLogger(teller).setLevel(logging.WARNING)
         with self._errors():
             self._client = JobSubmissionClient(cluster.url, headers=_headers(cluster))
 
