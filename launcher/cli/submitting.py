@@ -8,14 +8,12 @@ from typing import NoReturn
 
 import click
 
-from launcher import packing, planner, specfile
-from launcher.cli.asking import fresh_id, output_option, put, say, spec_argument
+from launcher import packing
+from launcher.cli.asking import checked_spec, fresh_id, output_option, put, say, spec_argument
 from launcher.cli.clusters import known_clusters
 from launcher.cli.jobs import exit_code_of, open_jobs, remote_command, run_there, shared_storage
 from launcher.cli.shipped import wait_timeout_option
 from launcher.cluster.names import Cluster
-from launcher.resources import this_host
-from launcher.spec import JobSpec
 
 
 @click.command()
@@ -38,7 +36,7 @@ def submit(
 ) -> None:
     """Train SPEC on a Ray cluster."""
     there = known_clusters().find(cluster)
-    checked = _check(spec, overrides)
+    checked = checked_spec(spec, overrides)
     folder = spec.absolute().parent
     files = packing.upload_list(folder)
     run_id = fresh_id(checked.name)
@@ -78,14 +76,6 @@ def resume_there(
         storage=storage,
         output=output,
     )
-
-
-def _check(path: Path, overrides: Sequence[str]) -> JobSpec:
-    """What can be known of a spec without the cluster; the rest is checked there."""
-    document = specfile.read(path, overrides=overrides)
-    document.refuse(planner.problems(document.spec, this_host()) if document.spec else ())
-    assert document.spec is not None  # or it was refused
-    return document.spec
 
 
 def _announce(run_id: str, cluster: Cluster, storage: str, *, output: str) -> None:

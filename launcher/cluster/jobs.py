@@ -8,6 +8,8 @@ import logging
 import shutil
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from launcher.packing import Packed
 
 _POLL_S = 0.5
 _PATIENCE_S = 60.0
+_KNOCK_S = 10.0
 _TELLERS = ("ray", SubmissionClient.__module__)
 """Loggers that tell of each package that is sent; the second has a level of its own."""
 T = TypeVar("T")
@@ -76,6 +79,16 @@ class Jobs:
                 runtime_env=environment,
                 metadata=dict(metadata),
             )
+
+    def open_to_all(self) -> bool:
+        """Whether it tells of its jobs whoever comes, without a token."""
+        try:
+            with urllib.request.urlopen(f"{self._cluster.url}/api/jobs/", timeout=_KNOCK_S) as told:
+                return bool(told.headers.get_content_type() == "application/json")  # no login page
+        except urllib.error.HTTPError:
+            return False
+        except OSError as error:
+            raise ClusterError(self._silence()) from error
 
     def all(self) -> list[Job]:
         """Those that were submitted, the newest last."""
@@ -131,12 +144,15 @@ class Jobs:
         try:
             yield
         except OSError as error:  # that is what requests raises, too
-            raise ClusterError(
-                f"cluster {self._cluster} does not answer at {self._cluster.url}; is its head up, "
-                "and is this the address of its dashboard (port 8265)?"
-            ) from error
+            raise ClusterError(self._silence()) from error
         except (RuntimeError, RayError) as error:
             raise ClusterError(self._explain(str(error))) from error
+
+    def _silence(self) -> str:
+        return (
+            f"cluster {self._cluster} does not answer at {self._cluster.url}; is its head up, "
+            "and is this the address of its dashboard (port 8265)?"
+        )
 
     def _explain(self, text: str) -> str:
         named = self._cluster.name or "NAME"
