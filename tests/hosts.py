@@ -5,6 +5,7 @@ and iproute2.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 import psutil
 
 BRIDGE = "lnch0"
+_MINE = Path("/tmp/launcher-test-hosts.lock")
 _SUBNET = "10.77.0"
 
 
@@ -111,6 +113,12 @@ class Host:
 @contextlib.contextmanager
 def hosts(*names: str, folder: Path) -> Iterator[list[Host]]:
     """Hosts by these names, from 10.77.0.11 on; all that ran there is gone afterwards."""
+    with _MINE.open("w") as mine:  # their names, and the bridge, are this machine's
+        fcntl.flock(mine, fcntl.LOCK_EX)
+        yield from _hosts(names, folder)
+
+
+def _hosts(names: Sequence[str], folder: Path) -> Iterator[list[Host]]:
     _remove(names)
     made: list[Host] = []
     try:

@@ -125,7 +125,9 @@ def test_the_map_of_the_product_is_under_400_lines() -> None:
     assert sum((PACKAGE / name).read_text().count("\n") for name in files) < 400
 
 
-@pytest.mark.parametrize("arguments", ["--help", "validate job_specs/char_gpt.yaml", "schema"])
+@pytest.mark.parametrize(
+    "arguments", ["--help", "validate job_specs/char_gpt.yaml", "schema", "doctor --help"]
+)
 def test_a_command_that_trains_nothing_imports_no_heavy_package(arguments: str) -> None:
     code = (
         "import sys; from launcher.cli import launcher\n"

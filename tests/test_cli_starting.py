@@ -1,7 +1,5 @@
-"""`launcher.cli.starting`: what `init` writes, and how `doctor` reports."""
+"""`launcher.cli.starting`: what `init` writes."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,6 @@ from click.testing import CliRunner
 
 from launcher import specfile
 from launcher.cli import starting
-from launcher.doctor import Check
 from launcher.errors import SpecError
 from launcher.planner import problems
 from launcher.resources import this_host
@@ -82,33 +79,3 @@ def test_init_says_so_when_the_folder_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpecError, match="cannot be written"):
         starting.init.main([str(tmp_path / "file")], standalone_mode=False)
-
-
-CHECKS = [
-    Check("python", "ok", "3.11.7"),
-    Check("wandb", "warn", "without an API key", "`wandb login`"),
-]
-
-
-@pytest.mark.parametrize(
-    ("last", "code"),
-    [(Check("gloo", "ok", "adds"), 0), (Check("gloo", "FAIL", "hangs", "mend"), 3)],
-    ids=["warnings", "a failure"],
-)
-def test_doctor_exits_with_3_when_something_fails(
-    monkeypatch: pytest.MonkeyPatch, last: Check, code: int
-) -> None:
-    def examine(_storage: str) -> Iterator[Check]:
-        yield from [*CHECKS, last]
-
-    monkeypatch.setattr("launcher.doctor.examine", examine)
-    done = CliRunner().invoke(starting.doctor)
-    assert done.exit_code == code
-    first, second, _ = done.stdout.splitlines()
-    assert first == "ok   python: 3.11.7"
-    assert second == "warn wandb: without an API key -> `wandb login`"
-    done = CliRunner().invoke(starting.doctor, ["-o", "json"])
-    document = json.loads(done.stdout)
-    assert done.exit_code == code
-    assert (document["schema"], document["ok"]) == (1, code == 0)
-    assert [check["status"] for check in document["checks"]] == ["ok", "warn", last.status]

@@ -6,6 +6,7 @@ import pytest
 
 from launcher import doctor
 from launcher.doctor import trial, verdicts
+from launcher.doctor.probing import write_trouble
 from launcher.doctor.trial import Trial, read_trial, try_torch
 from launcher.resources.gpus import Gpu
 
@@ -83,7 +84,7 @@ def test_probing_a_storage_makes_no_folder(tmp_path: Path, monkeypatch: pytest.M
 def test_a_storage_that_cannot_be_written_fails(tmp_path: Path, storage: str) -> None:
     (tmp_path / "FILE").write_text("")
     place = storage.replace("FILE", str(tmp_path / "FILE"))
-    assert doctor._write_trouble(place)
+    assert write_trouble(place)
 
 
 def test_two_real_ranks_add_their_numbers() -> None:

@@ -122,6 +122,8 @@ def test_ranks_get_a_gpu_each_and_share_the_cores() -> None:
 def test_more_ranks_than_gpus_is_refused_with_what_to_set() -> None:
     with pytest.raises(PreflightError, match="world_size to 1"):
         plan(host(gpus=(H100,)), resources={"world_size": 2})
+    with pytest.raises(PreflightError, match="are 0; set resources"):
+        plan(host(), resources={"world_size": 2, "gpus_per_rank": 1})
 
 
 def test_of_a_range_as_many_ranks_as_fit_and_divide_the_batch() -> None:

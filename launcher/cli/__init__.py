@@ -30,7 +30,7 @@ _COMMANDS = {
     "stop": ("runs", "End a run that is training, with a checkpoint."),
     "wait": ("runs", "Wait until a run ends."),
     "cluster": ("clusters", "Name Ray clusters; start one, or join it."),
-    "doctor": ("starting", "Check this machine, and name the fix for what fails."),
+    "doctor": ("examining", "Check this machine, or a cluster; name the fix for what fails."),
 }
 
 

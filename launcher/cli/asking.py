@@ -16,7 +16,7 @@ import click
 from launcher import planner, specfile
 from launcher.plan import RunPlan
 from launcher.resources import Resources, this_host
-from launcher.spec import Problem
+from launcher.spec import JobSpec, Problem
 from launcher.specfile import Document
 
 if TYPE_CHECKING:  # fsspec costs as much as all of `validate`; what needs it imports it below
@@ -106,6 +106,14 @@ def problems_in(document: Document) -> tuple[Problem, ...]:
     """Everything that `Document.refuse` would say of a spec on this host, one by one."""
     spec = document.spec
     return document.wrong(planner.problems(spec, this_host()) if spec else ())
+
+
+def checked_spec(path: Path, overrides: Sequence[str]) -> JobSpec:
+    """What can be known of a spec without the cluster; the rest is checked there."""
+    document = specfile.read(path, overrides=overrides)
+    document.refuse(planner.problems(document.spec, this_host()) if document.spec else ())
+    assert document.spec is not None  # or it was refused
+    return document.spec
 
 
 def plan_spec(

@@ -4,6 +4,7 @@ What a job is, is known to `cluster`; here its output is told apart, and its end
 """
 
 import json
+import math
 import re
 import secrets
 import shlex
@@ -18,7 +19,8 @@ import click
 from launcher.cli.asking import put, say
 from launcher.cli.clusters import known_clusters
 from launcher.cluster.names import Cluster
-from launcher.errors import ExitCode, SpecError
+from launcher.errors import ClusterError, ExitCode, SpecError
+from launcher.packing import Packed
 
 if TYPE_CHECKING:  # importing Ray costs half a second: what needs it does so when all is checked
     from launcher.cluster.jobs import Job, Jobs
@@ -42,24 +44,51 @@ def run_there(
     jobs = open_jobs(there)
     _await_run(jobs, arguments)
     verb = next(word for word in arguments if word != "job")
+    job = conduct(jobs, verb, [*arguments, f"--storage={place}"], output=output)
+    if job.state == "FAILED" and job.exit_code is None:
+        say(f"error: the job did not start: {job.message}")
+    sys.exit(exit_code_of(job))
+
+
+def conduct(
+    jobs: "Jobs",
+    verb: str,
+    arguments: Sequence[str],
+    *,
+    folder: Path | None = None,
+    files: Sequence[Packed] = (),
+    start_timeout_s: float = math.inf,
+    output: str,
+) -> "Job":
+    """The job of a command, once it ended; meanwhile it prints what the command prints there."""
     job_id = f"launcher-{verb}-{secrets.token_hex(4)}"
     jobs.submit(
         job_id,
-        f"echo {_MARK}; exec {remote_command([*arguments, f'--storage={place}'])}",
-        folder=None,
-        files=(),
+        f"echo {_MARK}; exec {remote_command(arguments)}",
+        folder=folder,
+        files=files,
         metadata={"launcher_command": verb},
     )
+    _await_start(jobs, job_id, timeout_s=start_timeout_s)
     text = _after_mark(jobs.follow(job_id))
     if output == "json":
         _put_document("".join(text))
     else:
         for piece in text:
             click.echo(piece, nl=False)
-    job = jobs.wait(job_id)
-    if job.state == "FAILED" and job.exit_code is None:
-        say(f"error: the job did not start: {job.message}")
-    sys.exit(exit_code_of(job))
+    return jobs.wait(job_id)
+
+
+def _await_start(jobs: "Jobs", job_id: str, *, timeout_s: float) -> None:
+    """ClusterError when the job has not started in time."""
+    deadline = time.monotonic() + timeout_s
+    while math.isfinite(deadline) and jobs.get(job_id).state == "PENDING":
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the cluster took job {job_id} and has not started it within {timeout_s:g} s; "
+                "look at its head, and at the job on its dashboard"
+            )
+        time.sleep(_POLL_S)
 
 
 def _await_run(jobs: "Jobs", arguments: Sequence[str]) -> None:

@@ -20,10 +20,12 @@ from launcher.cli.asking import (
     spec_argument,
     wait_timeout_option,
 )
+from launcher.cli.examining import report
 from launcher.cli.training import at_work, go_on, train
 from launcher.engines import EngineChoice
 from launcher.errors import LauncherError, StorageError
 from launcher.history import refusal
+from launcher.plan import RunPlan
 from launcher.resources import Resources
 from launcher.rundir import RunDir
 from launcher.storage import storage_errors
@@ -76,6 +78,37 @@ def resume_job(
         engine=_here(wait_timeout_s),
         resources=_cluster_resources(),
     )
+
+
+@job.command("doctor")
+@click.argument("spec", type=click.Path(path_type=Path), required=False)
+@overrides_option
+@click.option("--storage", default="")
+@click.option("--version", "versions", multiple=True, help="NAME=VERSION on the asker's machine.")
+@click.option("--open-to-all", is_flag=True, help="The cluster asked for no token.")
+@output_option
+def examine_job(
+    spec: Path | None,
+    overrides: tuple[str, ...],
+    storage: str,
+    versions: tuple[str, ...],
+    open_to_all: bool,
+    output: str,
+) -> None:
+    """Examine the cluster, and whether it can train SPEC."""
+    from launcher.doctor.cluster import Visit, examine_cluster
+
+    def plan(resources: Resources) -> RunPlan:
+        assert spec
+        return plan_spec(spec, overrides=overrides, storage=storage, resources=resources).plan
+
+    visit = Visit(
+        versions=dict(version.split("=", 1) for version in versions),
+        open_to_all=open_to_all,
+        storage=storage,
+        plan=plan if spec else None,
+    )
+    report(examine_cluster(visit), output=output)
 
 
 def _keep_code(here: RunDir) -> None:

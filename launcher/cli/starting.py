@@ -1,27 +1,14 @@
-"""`init` and `doctor`: the first commands on a new machine.
-
-What a new spec says is in `templates`; what a machine needs is known to `doctor`.
-"""
+"""`init`: the first command of a new job. What a new spec says is in `templates`."""
 
 import re
 import shlex
-import sys
-from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 
 import click
 
-from launcher import doctor as examination
-from launcher.cli.asking import (
-    DEFAULT_STORAGE,
-    absolute_storage,
-    output_option,
-    put,
-    say,
-    storage_option,
-)
-from launcher.errors import ExitCode, SpecError
+from launcher.cli.asking import say
+from launcher.errors import SpecError
 
 _SPEC = "job.yaml"
 _CODE = "model.py"
@@ -49,24 +36,6 @@ def init(folder: Path, name: str | None) -> None:
     _write_new(folder, texts)
     say(f"wrote {folder / _SPEC} and {folder / _CODE}")
     say(f"train with: launcher run {shlex.quote(str(folder / _SPEC))}")
-
-
-@click.command()
-@storage_option
-@output_option
-def doctor(storage: str | None, output: str) -> None:
-    """Check this machine, and name the fix for what fails."""
-    checks = []
-    for check in examination.examine(absolute_storage(storage or DEFAULT_STORAGE)):
-        checks.append(check)
-        if output == "text":
-            fix = f" -> {check.fix}" if check.fix else ""
-            click.echo(f"{check.status:<4} {check.name}: {check.finding}{fix}")
-    failed = any(check.status == "FAIL" for check in checks)
-    if output == "json":
-        put({"schema": 1, "ok": not failed, "checks": [asdict(check) for check in checks]})
-    if failed:
-        sys.exit(ExitCode.PREFLIGHT)
 
 
 def _fitting_name(name: str) -> str:

@@ -8,8 +8,9 @@ from typing import NoReturn
 
 import click
 
-from launcher import packing, planner, specfile
+from launcher import packing
 from launcher.cli.asking import (
+    checked_spec,
     fresh_id,
     output_option,
     put,
@@ -20,8 +21,6 @@ from launcher.cli.asking import (
 from launcher.cli.clusters import known_clusters
 from launcher.cli.jobs import exit_code_of, open_jobs, remote_command, run_there, shared_storage
 from launcher.cluster.names import Cluster
-from launcher.resources import this_host
-from launcher.spec import JobSpec
 
 
 @click.command()
@@ -44,7 +43,7 @@ def submit(
 ) -> None:
     """Train SPEC on a Ray cluster."""
     there = known_clusters().find(cluster)
-    checked = _check(spec, overrides)
+    checked = checked_spec(spec, overrides)
     folder = spec.absolute().parent
     files = packing.upload_list(folder)
     run_id = fresh_id(checked.name)
@@ -89,14 +88,6 @@ def _changes(overrides: Sequence[str], wait_timeout_s: float) -> Iterator[str]:
     if wait_timeout_s < math.inf:
         yield f"--wait-timeout={wait_timeout_s}"
     yield from (f"--set={override}" for override in overrides)
-
-
-def _check(path: Path, overrides: Sequence[str]) -> JobSpec:
-    """What can be known of a spec without the cluster; the rest is checked there."""
-    document = specfile.read(path, overrides=overrides)
-    document.refuse(planner.problems(document.spec, this_host()) if document.spec else ())
-    assert document.spec is not None  # or it was refused
-    return document.spec
 
 
 def _announce(run_id: str, cluster: Cluster, storage: str, *, output: str) -> None:

@@ -9,6 +9,8 @@ import logging
 import shutil
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ _LONG_CHARS = 1 << 14
 """From here on an output is streamed."""
 _SILENCE_S = 60.0
 """How long a stream may say nothing before it is asked for anew: its connection may be dead."""
+_KNOCK_S = 10.0
 T = TypeVar("T")
 State = Literal["PENDING", "RUNNING", "SUCCEEDED", "FAILED", "STOPPED"]
 
@@ -78,6 +81,16 @@ class Jobs:
                 runtime_env=environment,
                 metadata=dict(metadata),
             )
+
+    def open_to_all(self) -> bool:
+        """Whether it tells of its jobs whoever comes, without a token."""
+        try:
+            with urllib.request.urlopen(f"{self._cluster.url}/api/jobs/", timeout=_KNOCK_S) as told:
+                return bool(told.headers.get_content_type() == "application/json")  # no login page
+        except urllib.error.HTTPError:
+            return False
+        except OSError as error:
+            raise ClusterError(self._silence()) from error
 
     def all(self) -> list[Job]:
         """Those that were submitted, the newest last."""
@@ -147,12 +160,15 @@ class Jobs:
         try:
             yield
         except OSError as error:  # that is what requests raises, too
-            raise ClusterError(
-                f"cluster {self._cluster} does not answer at {self._cluster.url}; is its head up, "
-                "and is this the address of its dashboard (port 8265)?"
-            ) from error
+            raise ClusterError(self._silence()) from error
         except (RuntimeError, RayError) as error:
             raise ClusterError(self._explain(str(error))) from error
+
+    def _silence(self) -> str:
+        return (
+            f"cluster {self._cluster} does not answer at {self._cluster.url}; is its head up, "
+            "and is this the address of its dashboard (port 8265)?"
+        )
 
     def _explain(self, text: str) -> str:
         named = self._cluster.name or "NAME"

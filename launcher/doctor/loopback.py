@@ -66,18 +66,11 @@ def _sum_over_two_ranks() -> float:
 def _add(*, rank: int, meeting: "Rendezvous") -> float:
     import torch
 
-    from launcher.distributed import Rank, all_reduce_sum, join_process_group
+    from launcher.distributed import Rank
+    from launcher.doctor.adding import add
 
     place = Rank(rank, 2, rank, 2, torch.device("cpu"))
-    join_process_group(
-        place,
-        backend="gloo",
-        rendezvous=meeting,
-        meeting_timeout_s=_TIMEOUT_S,
-        collective_timeout_s=_TIMEOUT_S,
-    )
-    (total,) = all_reduce_sum(torch.tensor([1.0 + rank]))
-    return total
+    return add(place, meeting, backend="gloo", timeout_s=_TIMEOUT_S).total
 
 
 def _say(**finding: Any) -> None:

@@ -38,9 +38,10 @@ def plan_ranks(spec: JobSpec, resources: Resources, choices: Choices) -> planned
         "resources.gpus_per_rank", asked.gpus_per_rank, min(1, gpus), f"this host has {gpus} GPUs"
     )
     if gpus_per_rank and size > gpus:
+        fewer = f"resources.world_size to {gpus} or " if gpus else ""
         raise PreflightError(
-            f"resources.world_size is {size} with a GPU each, and {resources.host} has {gpus}; "
-            f"set resources.world_size to {max(1, gpus)} or resources.gpus_per_rank to 0"
+            f"resources.world_size is {size} with a GPU each, and on {resources.host} there are "
+            f"{gpus}; set {fewer}resources.gpus_per_rank to 0"
         )
     threads = choices.take(
         "resources.cpus_per_rank",

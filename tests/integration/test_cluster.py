@@ -153,6 +153,39 @@ def test_a_submitted_job_has_the_weights_of_a_local_one(lab: Lab, unbroken: Laun
     assert run_dir.run_id in [run["run_id"] for run in listed]
 
 
+def test_a_healthy_cluster_passes_the_doctor_and_keeps_nothing_of_the_visit(lab: Lab) -> None:
+    lab.storage.mkdir(exist_ok=True)
+    before = sorted(lab.storage.iterdir())
+    document = lab.ask("doctor", str(lab.job("visit", secrets=["HOME"])))
+    assert document["ok"]
+    assert [check for check in document["checks"] if check["status"] != "ok"] == []
+    said = {check["name"]: check["finding"] for check in document["checks"]}
+    assert said["hosts"] == f"2 hosts answer: {lab.head.address} (head), {lab.one.address}"
+    assert said["room"] == "2 ranks of 1 CPU fit; free on both hosts: 1 CPU"
+    assert said["network"].startswith("2 hosts reach each other: 2 connections")
+    assert said["gloo"].startswith("2 hosts, a rank each, met in ")
+    assert said.keys() >= {"token", "python", "ray", "torch", "launcher", "storage", "secrets"}
+    assert sorted(lab.storage.iterdir()) == before
+
+
+def test_the_doctor_names_the_host_that_has_another_storage_and_a_spec_too_large(lab: Lab) -> None:
+    lab.storage.mkdir(exist_ok=True)
+    big = lab.job("big", resources__world_size=16)
+    assert lab.one.run("mount", "-t", "tmpfs", "none", str(lab.storage)).returncode == 0
+    try:
+        done = lab.laptop.launcher("doctor", str(big), "--cluster", "lab")
+    finally:
+        assert lab.one.run("umount", str(lab.storage)).returncode == 0
+    assert done.returncode == 3, done.stdout + done.stderr
+    failed = [line for line in done.stdout.splitlines() if not line.startswith("ok ")]
+    assert failed == [
+        "FAIL room: no room for 16 ranks of 1 CPU, even on an idle cluster; there is on both "
+        "hosts: 1 CPU -> let more hosts join, or set resources.world_size to 2",
+        f"FAIL storage: {lab.one.address}: does not see in {lab.storage} what the head wrote there "
+        f"-> let all hosts share {lab.storage} and write there, or name another one with --storage",
+    ]
+
+
 def test_a_worker_host_that_dies_is_replaced_and_changes_nothing(
     lab: Lab, unbroken: Launcher
 ) -> None:
@@ -264,6 +297,11 @@ def test_a_missing_token_and_an_unreachable_head_are_told_in_one_line(lab: Lab) 
     )
     assert refused.returncode == 4
     assert refused.stderr.splitlines()[-1].startswith(f"error: cluster {url} refuses us: its token")
+    examined = lab.laptop.run(
+        *(sys.executable, "-m", "launcher", "doctor", "--cluster", url), HOME=str(nobody)
+    )
+    assert examined.returncode == 4
+    assert examined.stderr == refused.stderr
     silent = lab.laptop.launcher("submit", job, "--cluster", "http://10.77.0.99:8265", storage)
     assert silent.returncode == 4
     assert "does not answer" in silent.stderr.splitlines()[-1]
