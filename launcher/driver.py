@@ -57,7 +57,8 @@ def conduct(
     if engine.name != "ray":  # where each host has its own
         secrets_here(plan.secrets)
     run_dir.stored.remove(rundir.STOP)
-    run_dir.remove(rundir.OUTCOME)
+    for place in (run_dir.stored, run_dir):
+        place.remove(rundir.OUTCOME)
     outcome = None
     try:
         with (
@@ -209,7 +210,8 @@ class _Run:
             step=tally.step,
             epoch=tally.epoch,
             metrics=tally.metrics,
-            checkpoint=newest_checkpoint(self._run_dir, up_to=tally.step),
+            checkpoint=newest_checkpoint(self._run_dir, up_to=tally.step)
+            or newest_checkpoint(self._run_dir.stored, up_to=tally.step),
             error=end.failure,
         )
 

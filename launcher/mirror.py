@@ -35,6 +35,7 @@ class Mirror:
         keep_last: int,
         stored_step: int = 0,
         lost: threading.Event | None = None,
+        patience_s: float = _PATIENCE_S,
         give_up: Callable[[], None],
     ) -> None:
         """`own` says which files; checkpoints up to `stored_step` are there already.
@@ -47,6 +48,7 @@ class Mirror:
         self._keep_last = keep_last
         self._stored_step = stored_step
         self._lost = lost or threading.Event()
+        self._patience_s = patience_s
         self._give_up = give_up
         self._sent: dict[str, Signature] = {n: self._sign(n) for n in self._files()}
         self._due: dict[str, float] = {}
@@ -69,9 +71,9 @@ class Mirror:
         if self._thread.is_alive():
             self._thread.join()
 
-    def settle(self, *, patience_s: float = _PATIENCE_S) -> None:
+    def settle(self) -> None:
         """Returns when everything is stored; StorageError when that took too long."""
-        deadline = time.monotonic() + patience_s
+        deadline = time.monotonic() + self._patience_s
         while True:
             try:
                 self._due.clear()
@@ -92,7 +94,7 @@ class Mirror:
                 if failing_since is None:
                     failing_since = time.monotonic()
                     self._event("not_stored", reason=str(error))
-                if self._lost.is_set() or time.monotonic() - failing_since > _PATIENCE_S:
+                if self._lost.is_set() or time.monotonic() - failing_since > self._patience_s:
                     self._give_up()
 
     def _bring(self) -> None:
@@ -174,6 +176,7 @@ def mirrored(
     own: Callable[[str], bool],
     keep_last: int,
     hold: Hold,
+    patience_s: float = _PATIENCE_S,
     give_up: Callable[[], None],
 ) -> Iterator[Mirror | None]:
     """While the body runs, what it writes in the run's folder is brought to its URL, if it has one.
@@ -183,7 +186,14 @@ def mirrored(
     if not run_dir.folder:
         yield None
         return
-    mirror = Mirror(run_dir, own=own, keep_last=keep_last, lost=hold.lost, give_up=give_up)
+    mirror = Mirror(
+        run_dir,
+        own=own,
+        keep_last=keep_last,
+        lost=hold.lost,
+        patience_s=patience_s,
+        give_up=give_up,
+    )
     mirror.start()
     run_dir.write(rundir.KEPT, b"")
     try:

@@ -20,6 +20,8 @@ import psutil
 BRIDGE = "lnch0"
 _MINE = Path("/tmp/launcher-test-hosts.lock")
 _SUBNET = "10.77.0"
+OUTSIDE = f"{_SUBNET}.1"
+"""The address at which hosts reach what runs on none of them."""
 
 
 def missing() -> str:
@@ -78,10 +80,11 @@ class Host:
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     def launcher(
-        self, *arguments: str, timeout_s: float = 120.0
+        self, *arguments: str, timeout_s: float = 120.0, **environment: str
     ) -> "subprocess.CompletedProcess[str]":
         """Runs a launcher command on this host."""
-        return self.run(sys.executable, "-m", "launcher", *arguments, timeout_s=timeout_s)
+        command = [sys.executable, "-m", "launcher", *arguments]
+        return self.run(*command, timeout_s=timeout_s, **environment)
 
     def processes(self) -> list[psutil.Process]:
         """Everything that runs there, but for what keeps it."""
@@ -123,7 +126,7 @@ def _hosts(names: Sequence[str], folder: Path) -> Iterator[list[Host]]:
     made: list[Host] = []
     try:
         _ip("link", "add", BRIDGE, "type", "bridge")
-        _ip("addr", "add", f"{_SUBNET}.1/24", "dev", BRIDGE)
+        _ip("addr", "add", f"{OUTSIDE}/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
         for number, name in enumerate(names, start=11):
             made.append(_make(name, f"{_SUBNET}.{number}", folder / name))

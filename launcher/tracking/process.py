@@ -34,7 +34,7 @@ def tracking_command(run_dir: RunDir) -> list[str]:
     W&B's reports about itself are off: they go out offline too, and wait 10 s when nobody answers.
     """
     quiet = ["/usr/bin/env", "WANDB_ERROR_REPORTING=false"]
-    return [*quiet, sys.executable, "-P", "-m", "launcher.tracking.wandb", run_dir.url]
+    return [*quiet, sys.executable, "-P", "-m", "launcher.tracking.wandb", str(run_dir.local())]
 
 
 def check_installed() -> None:

@@ -1,6 +1,8 @@
 """From a laptop to a Ray cluster of separate hosts: submit, watch, stop, lose a host, go on."""
 
+import contextlib
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from launcher import rundir
+from launcher import checkpoint, rundir
 from launcher.rundir import RunDir
-from tests import hosts
+from tests import hosts, s3
 from tests.hosts import Host
 from tests.job import (
     LAST_STEP,
@@ -22,6 +24,7 @@ from tests.job import (
     write_job,
 )
 from tests.ordering import promised_steps
+from tests.s3 import Server
 
 pytestmark = [
     pytest.mark.integration,
@@ -41,6 +44,8 @@ class Lab:
     two: Host
     laptop: Host
     token: Path
+    bucket: Server
+    """Storage that every host reaches over the network."""
     folder: Path
 
     @property
@@ -51,6 +56,7 @@ class Lab:
         done = host.launcher(
             *("cluster", "join", f"{self.head.address}:6379", "--address", host.address),
             *("--token-file", str(self.token), "--cpus", "1"),
+            **self.bucket.environment,
         )
         assert done.returncode == 0, done.stderr
 
@@ -78,14 +84,18 @@ class Lab:
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("lab")
-    with hosts.hosts("head", "one", "two", "laptop", folder=folder) as (head, one, two, laptop):
-        up = head.run(
-            *(sys.executable, "-m", "launcher", "cluster", "up"),
-            *("--address", head.address, "--cpus", "1"),
+    with (
+        little_room(folder / "full"),
+        hosts.hosts("head", "one", "two", "laptop", folder=folder) as (head, one, two, laptop),
+        s3.server(folder / "s3.log", address=hosts.OUTSIDE) as bucket,
+    ):
+        up = head.launcher(
+            *("cluster", "up", "--address", head.address, "--cpus", "1"),
             WANDB_API_KEY=SECRET,
+            **bucket.environment,
         )
         assert up.returncode == 0, up.stderr
-        lab = Lab(head, one, two, laptop, head.home / ".ray" / "auth_token", folder)
+        lab = Lab(head, one, two, laptop, head.home / ".ray" / "auth_token", bucket, folder)
         lab.join(one)
         named = laptop.launcher(
             *("cluster", "add", "lab", f"http://{head.address}:8265"),
@@ -102,6 +112,18 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     with Launcher(spec) as launcher:
         assert launcher.run().exit_code == 0
         yield launcher
+
+
+@contextlib.contextmanager
+def little_room(folder: Path) -> Iterator[None]:
+    """A file system of 5 MiB that hosts made after it share."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "none", str(folder)]
+    subprocess.run(mount, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def rows(run_dir: RunDir) -> list[dict[str, Any]]:
@@ -220,6 +242,54 @@ def test_a_worker_host_that_is_cut_off_is_given_up_and_the_run_goes_on(
     lab.join(worker)
 
 
+def test_a_host_that_is_to_be_taken_away_is_left_after_a_save(lab: Lab, unbroken: Launcher) -> None:
+    run_dir = lab.submit(lab.job("drained", model__args={"forward_s": 0.3}))
+    reach(run_dir, 6)
+    (before,) = placed(run_dir)
+    (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
+    drained = worker.run(
+        *("ray", "drain-node", "--address", f"{lab.head.address}:6379"),
+        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"),
+        *("--deadline-remaining-seconds", "60"),
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(lab.token),
+    )
+    assert drained.returncode == 0, drained.stdout + drained.stderr
+    lab.wait(run_dir)
+    assert events(run_dir, "failure") == []
+    assert worker.address not in placed(run_dir)[-1]
+    _, again = events(run_dir, "attempt")
+    assert again["checkpoint"] == f"checkpoints/step-{events(run_dir, 'training')[1]['step']:08d}"
+    assert_same_as_local(run_dir, unbroken)
+    worker.kill()
+    lab.join(worker)
+
+
+def test_a_bucket_is_storage_for_hosts_that_share_no_folder(
+    lab: Lab, unbroken: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in lab.bucket.environment.items():
+        monkeypatch.setenv(name, value)
+    job = lab.job("bucket", model__args={"forward_s": 0.3})
+    done = lab.laptop.launcher(
+        "submit", str(job), "--cluster", "lab", "--storage", lab.bucket.storage
+    )
+    assert done.returncode == 0, done.stderr
+    run_dir = RunDir(f"{lab.bucket.storage}/{done.stdout.splitlines()[0]}")
+    eventually(lambda: run_dir.names(rundir.CHECKPOINTS), timeout_s=90, what="a checkpoint there")
+    (before,) = placed(run_dir)
+    (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
+    worker.kill()
+    waited = lab.laptop.launcher("wait", run_dir.url, *("-o", "json"))
+    assert waited.returncode == 0, waited.stderr
+    assert json.loads(waited.stdout)["attempts"] == 2
+    assert_same_as_local(run_dir, unbroken)
+    assert run_dir.names("logs/attempt-0002") == ["rank-00000.log", "rank-00001.log"]
+    shown = lab.laptop.launcher("show", run_dir.run_id, "--storage", lab.bucket.storage)
+    assert "succeeded at step 30" in shown.stdout
+    lab.join(worker)
+
+
 def test_a_run_whose_driver_was_killed_goes_on_with_the_code_it_was_sent_with(
     lab: Lab, unbroken: Launcher
 ) -> None:
@@ -305,6 +375,21 @@ def test_a_missing_token_and_an_unreachable_head_are_told_in_one_line(lab: Lab) 
     silent = lab.laptop.launcher("submit", job, "--cluster", "http://10.77.0.99:8265", storage)
     assert silent.returncode == 4
     assert "does not answer" in silent.stderr.splitlines()[-1]
+
+
+def test_a_full_storage_ends_the_run_and_loses_nothing(lab: Lab) -> None:
+    storage = lab.folder / "full"
+    job = lab.job("full-disk", model__args={"ballast_mb": 1})
+    done = lab.laptop.launcher(
+        "submit", str(job), "--cluster", "lab", "--storage", str(storage), "--wait"
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    run_dir = RunDir(str(storage / done.stdout.splitlines()[0]))
+    shown = lab.laptop.launcher("show", run_dir.url, "-o", "json")
+    error = json.loads(shown.stdout)["outcome"]["error"]
+    assert error["kind"] == "storage"
+    assert "No space left on device" in error["message"]
+    assert checkpoint.newest_valid(run_dir).name
 
 
 def test_a_secret_that_a_host_lacks_is_named_before_training(lab: Lab) -> None:
