@@ -109,18 +109,13 @@ def remove_unfinished(run_dir: RunDir) -> None:
             run_dir.remove(rundir.checkpoint_name(step))
 
 
-def publish(run_dir: RunDir, name: str) -> None:
-    """Copies a checkpoint of the run's folder to its URL; there, too, the manifest comes last.
-
-    FileNotFoundError when it was pruned before the copy began.
-    """
-    source, target = run_dir.local(name), run_dir.stored
-    with _linked(source) as files:
-        target.remove(f"{name}/{rundir.MANIFEST}")
-        for file in files:
-            if file.name != rundir.MANIFEST:
-                storage.put(file, target.path(f"{name}/{file.name}"))
-        target.write(f"{name}/{rundir.MANIFEST}", (files[0].parent / rundir.MANIFEST).read_bytes())
+def publish(run_dir: RunDir, name: str, folder: Path) -> None:
+    """Copies a checkpoint's files to the run's URL; there, too, the manifest comes last."""
+    target, manifest = run_dir.stored, (folder / rundir.MANIFEST).read_bytes()
+    target.remove(f"{name}/{rundir.MANIFEST}")
+    for file in json.loads(manifest)["files"]:
+        target.put(f"{name}/{file}", folder / file)
+    target.write(f"{name}/{rundir.MANIFEST}", manifest)
 
 
 def fetch(run_dir: RunDir, name: str) -> None:
@@ -133,17 +128,42 @@ def fetch(run_dir: RunDir, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _linked(folder: Path) -> Iterator[list[Path]]:
-    """Other names of a folder's files, for them to be read whole though the folder is pruned."""
-    linked = folder.with_name(f".{folder.name}")
-    shutil.rmtree(linked, ignore_errors=True)
-    linked.mkdir()
+def linked(run_dir: RunDir, name: str) -> Iterator[Path]:
+    """Other names of a checkpoint's files, for it to be read whole though it is pruned meanwhile.
+
+    FileNotFoundError when it was pruned already.
+    """
+    folder = run_dir.local(name)
+    other = folder.with_name(f".{folder.name}")
+    shutil.rmtree(other, ignore_errors=True)
     try:
-        for file in sorted(folder.iterdir()):
-            (linked / file.name).hardlink_to(file)
-        yield sorted(linked.iterdir())
+        with storage.storage_errors(str(other)):
+            other.mkdir()
+        for file in (*_named_in_manifest(run_dir, name), rundir.MANIFEST):
+            _link(folder / file, other / file)
+        yield other
     finally:
-        shutil.rmtree(linked)
+        shutil.rmtree(other, ignore_errors=True)
+
+
+def _named_in_manifest(run_dir: RunDir, name: str) -> list[str]:
+    return list(json.loads(run_dir.read(f"{name}/{rundir.MANIFEST}"))["files"])
+
+
+def _link(file: Path, other: Path) -> None:
+    """Where a file system has no second names, the file is copied."""
+    with storage.reading_errors(str(file)):
+        try:
+            other.hardlink_to(file)
+        except PermissionError:
+            shutil.copy2(file, other)
+
+
+def discard_after(run_dir: RunDir, step: int) -> None:
+    """Removes the checkpoints of later steps."""
+    for later in (found for found in _steps(run_dir) if found > step):
+        run_dir.remove(f"{rundir.checkpoint_name(later)}/{rundir.MANIFEST}")
+        run_dir.remove(rundir.checkpoint_name(later))
 
 
 def _steps(run_dir: RunDir) -> Iterator[int]:

@@ -26,7 +26,7 @@ from launcher.retry import Failed, Verdict, decide
 from launcher.rundir import RunDir
 from launcher.tracking import require_trackers, tracked
 from launcher.watch import Audience, Watch
-from launcher.workspace import of_driver, of_driver_and_ranks, with_code_here
+from launcher.workspace import of_driver, of_driver_and_ranks
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def conduct(
     try:
         with (
             _mirrored(run_dir, plan, engine=engine, hold=hold, stop=stop) as mirror,
-            open_engine(engine, plan, lock_fd=hold.descriptor) as opened,  # imports torch meanwhile
+            open_engine(engine, plan, hold=hold) as opened,  # imports torch meanwhile
             _described(run_dir, plan, description),
             tracked(run_dir, plan, stop=stop),
             Watch(run_dir, stop=stop, audience=audience) as watch,
@@ -71,12 +71,12 @@ def conduct(
             run = _Run(run_dir, plan, opened, watch=watch, stop=stop, mirror=mirror)
             outcome = run.outcome(_attempts(run))
             with contextlib.suppress(StorageError):  # what is returned says it all the same
-                metrics.complete(run_dir)
                 run_dir.write_json(rundir.OUTCOME, outcome.model_dump(mode="json"))
+                run.bring_rows()
     except StorageError as error:
         if outcome is None:
             raise
-        return outcome if outcome.error else _not_stored(outcome, error)
+        return outcome if outcome.error else _not_stored(outcome, run_dir, error)
     return outcome
 
 
@@ -88,17 +88,31 @@ def _mirrored(
         run_dir,
         own=of_driver if engine.name == "ray" else of_driver_and_ranks,
         keep_last=plan.checkpoint.keep_last,
-        hold=hold,
+        token=hold.token,
         give_up=stop.graceful.set,
     )
 
 
-def _not_stored(outcome: Outcome, error: StorageError) -> Outcome:
+def _not_stored(outcome: Outcome, run_dir: RunDir, error: StorageError) -> Outcome:
     """Of a run that ended well, and could not be brought to where it belongs."""
     failure = failure_of(error)
     return outcome.model_copy(
-        update={"status": "failed", "exit_code": failure.exit_code, "error": failure}
+        update={
+            "status": "failed",
+            "exit_code": failure.exit_code,
+            "checkpoint": _newest_seen(run_dir.stored, up_to=outcome.step),
+            "error": failure,
+        }
     )
+
+
+def _newest_seen(*places: RunDir, up_to: int) -> str | None:
+    """The newest checkpoint of the first place that has one; None also where none can be seen."""
+    with contextlib.suppress(StorageError):
+        for place in places:
+            if found := newest_checkpoint(place, up_to=up_to):
+                return found
+    return None
 
 
 def _attempts(run: "_Run") -> AttemptEnd:
@@ -210,16 +224,20 @@ class _Run:
             step=tally.step,
             epoch=tally.epoch,
             metrics=tally.metrics,
-            checkpoint=newest_checkpoint(self._run_dir, up_to=tally.step)
-            or newest_checkpoint(self._run_dir.stored, up_to=tally.step),
+            checkpoint=_newest_seen(self._run_dir, self._run_dir.stored, up_to=tally.step),
             error=end.failure,
         )
+
+    def bring_rows(self) -> None:
+        """To the run's URL: those that a host which was lost had told, and not brought itself."""
+        if self._mirror:
+            self._mirror.settle()
+            metrics.complete(self._run_dir)
 
     def _prepare(self) -> Attempt:
         """Chooses the checkpoint, and cuts off what a killed attempt left half-done after it."""
         self._number += 1
-        if self._mirror:
-            self._mirror.settle()
+        self.bring_rows()
         choice = checkpoint.newest_valid(self._run_dir.stored)
         for reason in choice.passed_over:
             self._event("passed_over", reason=reason)
@@ -239,7 +257,7 @@ class _Run:
             log.parent.mkdir(parents=True, exist_ok=True)
         self._watch.start_attempt(None if self._engine.shows_output else log)
         return Attempt(
-            plan=with_code_here(self._plan, self._run_dir),
+            plan=self._plan,
             run_dir=self._run_dir,
             number=self._number,
             checkpoint=choice.name,

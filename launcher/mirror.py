@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from launcher import checkpoint, rundir
+from launcher import checkpoint, lock, rundir
 from launcher.errors import StorageError
-from launcher.lock import Hold
 from launcher.rundir import RunDir
 
 PERIOD_S = 2.0
@@ -25,51 +24,62 @@ Signature = tuple[int, int, int]
 
 
 class Mirror:
-    """One host's part of bringing a run to its URL: the files that are its own, and checkpoints."""
+    """One host's part of bringing a run to its URL: the files that are its own, and checkpoints.
+
+    What is removed from the folder stays there.
+    """
 
     def __init__(
         self,
         run_dir: RunDir,
         *,
+        token: str,
         own: Callable[[str], bool],
         keep_last: int,
         stored_step: int = 0,
-        lost: threading.Event | None = None,
         patience_s: float = _PATIENCE_S,
         give_up: Callable[[], None],
     ) -> None:
-        """`own` says which files; checkpoints up to `stored_step` are there already.
+        """`own` says which files; what is there by now, and checkpoints up to a step, are stored.
 
-        Once `lost` is set nothing is written any more. `give_up` is called when storage did not
-        answer for long: to go on training would be in vain.
+        Nothing is written unless the run is still held with `token`. `give_up` is called when it
+        is not, or storage did not answer for long: to go on training would be in vain.
         """
+        self.gave_up = ""
+        """Why, if it did."""
         self._run_dir = run_dir
+        self._token = token
         self._own = own
         self._keep_last = keep_last
         self._stored_step = stored_step
-        self._lost = lost or threading.Event()
         self._patience_s = patience_s
         self._give_up = give_up
-        self._sent: dict[str, Signature] = {n: self._sign(n) for n in self._files()}
+        self._sent: dict[str, Signature] = {name: self._sign(name) for name in self._files()}
         self._due: dict[str, float] = {}
         self._pass = threading.Lock()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="mirror", daemon=True)
 
     def start(self) -> Self:
-        """Everything that was there before is taken for stored."""
+        """Looks every few seconds from now on. Until the end, the folder has what nothing else has.
+
+        A launcher that finds it later brings that, if this one was killed.
+        """
+        self._run_dir.write(rundir.KEPT, self._run_dir.url.encode())
         self._thread.start()
         return self
-
-    def begin_after(self, step: int) -> None:
-        """An attempt goes on from the checkpoint of a step: those of later ones are yet to come."""
-        self._stored_step = step
 
     def stop(self) -> None:
         """Sends nothing any more, but for what `settle` is asked to."""
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def begin_after(self, step: int) -> None:
+        """An attempt goes on from the checkpoint of a step: those of later ones are yet to come."""
+        with self._pass:
+            checkpoint.discard_after(self._run_dir, step)
+            self._stored_step = step
 
     def settle(self) -> None:
         """Returns when everything is stored; StorageError when that took too long."""
@@ -78,71 +88,78 @@ class Mirror:
             try:
                 self._due.clear()
                 return self._bring()
+            except NotOursError:
+                raise
             except StorageError:
-                if self._lost.is_set() or time.monotonic() > deadline:
+                if time.monotonic() > deadline:
                     raise
             time.sleep(PERIOD_S)
+
+    def end(self) -> None:
+        """The last thing: settles, and lets the folder go; StorageError that says where it is."""
+        self.stop()
+        try:
+            self.settle()
+        except StorageError as error:
+            kept = f"What is not there is kept in {self._run_dir.local()}"
+            raise StorageError(f"{error}. {kept}") from error
+        self._run_dir.remove(rundir.KEPT)
+        if self.gave_up:
+            raise StorageError(f"{self.gave_up}. It took too long; all is stored by now")
 
     def _follow(self) -> None:
         failing_since: float | None = None
         while not self._closed.wait(PERIOD_S):
             try:
                 self._bring()
-                self._look_for_stop()
                 failing_since = None
             except StorageError as error:
                 if failing_since is None:
                     failing_since = time.monotonic()
                     self._event("not_stored", reason=str(error))
-                if self._lost.is_set() or time.monotonic() - failing_since > self._patience_s:
+                too_long = time.monotonic() - failing_since > self._patience_s
+                if isinstance(error, NotOursError) or too_long:
+                    self.gave_up = str(error)
                     self._give_up()
 
     def _bring(self) -> None:
-        """Rows go before the checkpoint that a resume would go on from."""
         with self._pass:
-            self._bring_files()
+            if self._token and not lock.is_ours(self._run_dir, self._token):
+                raise NotOursError(
+                    f"another launcher has taken {self._run_dir.run_id} over, while this one could "
+                    "not be seen; it writes nothing there any more"
+                )
             self._bring_checkpoint()
-
-    def _bring_files(self) -> None:
-        there = {name: self._sign(name) for name in self._files()}
-        changed = [n for n in there if there[n] != self._sent.get(n) and self._is_due(n)]
-        for name in sorted(changed, key=lambda name: name != rundir.METRICS):
-            started = time.monotonic()
-            self._check_held()
-            with contextlib.suppress(FileNotFoundError):  # it was replaced meanwhile
-                self._run_dir.stored.put(name, self._run_dir.local(name))
-                self._sent[name] = there[name]
-            now = time.monotonic()
-            self._due[name] = now + _COST * (now - started)
-        for name in set(self._sent) - set(there):
-            self._check_held()
-            self._run_dir.stored.remove(name)
-            del self._sent[name]
+            for name in self._files():
+                if self._is_due(name):
+                    self._bring_file(name)
 
     def _bring_checkpoint(self) -> None:
+        """The newest, after the rows that a resume from it goes on from."""
         steps = checkpoint.committed_steps(self._run_dir)
         if not steps or steps[-1] <= self._stored_step:
             return
-        name, started = rundir.checkpoint_name(steps[-1]), time.monotonic()
-        self._check_held()
+        step, started = steps[-1], time.monotonic()
+        name = rundir.checkpoint_name(step)
         try:
-            checkpoint.publish(self._run_dir, name)
+            with checkpoint.linked(self._run_dir, name) as files:
+                self._bring_file(rundir.METRICS)
+                checkpoint.publish(self._run_dir, name, files)
         except FileNotFoundError:  # it was pruned: there is a newer one
             return
-        self._stored_step = steps[-1]
-        checkpoint.prune(self._run_dir.stored, keep_last=self._keep_last, newest=steps[-1])
-        self._event("stored", step=steps[-1], write_s=round(time.monotonic() - started, 3))
+        self._stored_step = step
+        checkpoint.prune(self._run_dir.stored, keep_last=self._keep_last, newest=step)
+        self._event("stored", step=step, write_s=round(time.monotonic() - started, 3))
 
-    def _look_for_stop(self) -> None:
-        if self._own(rundir.EVENTS) and self._run_dir.stored.exists(rundir.STOP):
-            self._run_dir.write(rundir.STOP, b"")
-
-    def _check_held(self) -> None:
-        if self._lost.is_set():
-            raise StorageError(
-                f"another launcher has taken {self._run_dir.run_id} over, while this one could "
-                "not be seen; nothing more is written here"
-            )
+    def _bring_file(self, name: str) -> None:
+        signature, started = self._sign(name), time.monotonic()
+        if signature == self._sent.get(name):
+            return
+        with contextlib.suppress(FileNotFoundError):  # it is being replaced
+            self._run_dir.stored.put(name, self._run_dir.local(name))
+            self._sent[name] = signature
+        now = time.monotonic()
+        self._due[name] = now + _COST * (now - started)
 
     def _is_due(self, name: str) -> bool:
         return time.monotonic() >= self._due.get(name, 0.0)
@@ -169,41 +186,44 @@ class Mirror:
             self._run_dir.append(rundir.EVENTS, {"time": time.time(), "event": event, **values})
 
 
+class NotOursError(StorageError):
+    """The run is another launcher's by now."""
+
+
 @contextlib.contextmanager
 def mirrored(
     run_dir: RunDir,
     *,
+    token: str,
     own: Callable[[str], bool],
     keep_last: int,
-    hold: Hold,
     patience_s: float = _PATIENCE_S,
     give_up: Callable[[], None],
 ) -> Iterator[Mirror | None]:
     """While the body runs, what it writes in the run's folder is brought to its URL, if it has one.
 
-    At the end all of it is; StorageError when it is not, and then the folder stays.
+    At the end all of it is; StorageError when it is not. A wish to stop that somebody leaves at the
+    URL comes to the folder.
     """
     if not run_dir.folder:
         yield None
         return
     mirror = Mirror(
-        run_dir,
-        own=own,
-        keep_last=keep_last,
-        lost=hold.lost,
-        patience_s=patience_s,
-        give_up=give_up,
+        run_dir, token=token, own=own, keep_last=keep_last, patience_s=patience_s, give_up=give_up
     )
+    ended = threading.Event()
+    listening = threading.Thread(target=_listen, args=[run_dir, ended], daemon=True)
     mirror.start()
-    run_dir.write(rundir.KEPT, b"")
+    listening.start()
     try:
         yield mirror
     finally:
-        mirror.stop()
-        try:
-            mirror.settle()
-        except StorageError as error:
-            raise StorageError(
-                f"{error}. What is not there is kept in {run_dir.local()}: copy it there"
-            ) from error
-        run_dir.remove(rundir.KEPT)
+        ended.set()
+        mirror.end()
+
+
+def _listen(run_dir: RunDir, ended: threading.Event) -> None:
+    while not ended.wait(PERIOD_S):
+        with contextlib.suppress(StorageError):
+            if run_dir.stored.exists(rundir.STOP):
+                run_dir.write(rundir.STOP, b"")

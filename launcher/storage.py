@@ -17,13 +17,9 @@ import fsspec
 
 from launcher.errors import LauncherError, PreflightError, SpecError, StorageError
 
-_EXTRAS = {
-    "s3": "torch-launcher[s3]",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-}
+_PACKAGES = {"s3": "'torch-launcher[s3]'", "gs": "gcsfs"}
+"""Object stores, and what brings their clients: a file there is replaced as a whole, or made only
+if it is new. Other kinds of URL promise neither."""
 
 
 def is_url(place: str) -> bool:
@@ -31,19 +27,25 @@ def is_url(place: str) -> bool:
 
 
 def check_url(place: str) -> None:
-    """SpecError where no such URLs are known; PreflightError where their package is missing."""
-    protocol = place.partition("://")[0]
+    """SpecError where it can be no storage; PreflightError where a package is missing for it."""
+    protocol, _, rest = place.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise SpecError(
+            "storage has a user or a password in its URL, which would be written down; name it "
+            "without, and give credentials as the store's own client finds them"
+        )
+    if protocol not in _PACKAGES:
+        raise SpecError(
+            f"storage is {place}, and {protocol}:// is no kind of storage that runs can be kept "
+            f"in; name a folder, or a URL of {' or '.join(f'{known}://' for known in _PACKAGES)}"
+        )
     try:
         fsspec.get_filesystem_class(protocol)
-    except ValueError as error:
-        raise SpecError(
-            f"storage is {place}, and no kind of storage is called {protocol}; "
-            "name a folder, or a URL such as s3://BUCKET/runs"
-        ) from error
     except ImportError as error:
-        package = _EXTRAS.get(protocol, "")
-        remedy = f"`pip install {package}`" if package else str(error)
-        raise PreflightError(f"storage is {place}, which needs a package: {remedy}") from error
+        raise PreflightError(
+            f"storage is {place}, for which a package is missing: "
+            f"`pip install {_PACKAGES[protocol]}`"
+        ) from error
 
 
 def exists(place: str) -> bool:
@@ -130,7 +132,9 @@ def write_new(place: str, data: bytes) -> bool:
 
 
 def put(file: Path, place: str) -> None:
-    """Copies a file of this host there."""
+    """Copies a file of this host there; FileNotFoundError when it is gone."""
+    if not file.exists():
+        raise FileNotFoundError(file)
     fs, path = _open_fs(place)
     with storage_errors(place):
         fs.put_file(str(file), path)
@@ -139,8 +143,9 @@ def put(file: Path, place: str) -> None:
 def get(place: str, file: Path) -> None:
     """Copies a file from there to this host; FileNotFoundError when there is none."""
     fs, path = _open_fs(place)
-    with reading_errors(place):
+    with storage_errors(str(file)):
         file.parent.mkdir(parents=True, exist_ok=True)
+    with reading_errors(place):
         fs.get_file(path, str(file))
 
 

@@ -7,11 +7,13 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from launcher import checkpoint, rundir, storage
+from launcher.errors import PreflightError
 from launcher.plan import RunPlan
 from launcher.rundir import RunDir
 
@@ -71,34 +73,50 @@ def to_go_on(name: str) -> bool:
 
 @contextlib.contextmanager
 def _new_folder(run_id: str) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=_above()))
-    with (folder / rundir.LOCK).open("wb") as mine:
+    above = _above()
+    with storage.storage_errors(str(above)):
+        folder = Path(tempfile.mkdtemp(prefix=f"{run_id}-", dir=above))
+        mine = (folder / rundir.LOCK).open("wb")
+    with mine:
         fcntl.flock(mine, fcntl.LOCK_EX)
         try:
             yield folder
         finally:
-            _remove(folder)
+            if not (folder / rundir.KEPT).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _above() -> Path:
+    """Where the folders of all runs are; PreflightError where others could write there, too."""
     above = Path(tempfile.gettempdir(), f"launcher-{os.getuid()}")
-    above.mkdir(mode=0o700, exist_ok=True)
+    with storage.storage_errors(str(above)):
+        if not above.is_dir():
+            above.mkdir(mode=0o700, exist_ok=True)
+        status = above.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PreflightError(
+            f"{above} is no folder that only you can use, and runs are worked on there; remove it, "
+            "or set TMPDIR to another place"
+        )
     return above
 
 
 def _bring_left_over(run_dir: RunDir) -> None:
-    """Removes what killed launchers have left here, after bringing what is this run's to its URL.
+    """Brings to the run's URL what killed launchers have left of it here, and removes that.
 
-    What was left of a run under another plan, or is behind what is there, is of no use.
+    What they left under another plan, or behind what is there, is of no use. What was left of other
+    runs is theirs to go on with, if it is nowhere else.
     """
     for folder in _above().iterdir():
         with contextlib.suppress(OSError), (folder / rundir.LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left = RunDir(run_dir.url, str(folder))
-            if folder.name.startswith(f"{run_dir.run_id}-") and _is_of_this_plan(left):
+            is_kept = left.exists(rundir.KEPT)
+            is_mine = is_kept and left.read(rundir.KEPT).decode() == run_dir.url
+            if is_mine and _is_of_this_plan(left):
                 _bring(left)
-                left.remove(rundir.KEPT)
-            _remove(folder)
+            if is_mine or not is_kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_of_this_plan(left: RunDir) -> bool:
@@ -115,10 +133,16 @@ def _bring(left: RunDir) -> None:
             if path.stat().st_size > len(there) and path.read_bytes().startswith(there):
                 left.stored.put(name, path)
     newest = checkpoint.newest_valid(left).name
-    if rundir.checkpoint_step(newest) > max(checkpoint.committed_steps(left.stored), default=0):
-        checkpoint.publish(left, newest)
+    is_newer = rundir.checkpoint_step(newest) > max(
+        checkpoint.committed_steps(left.stored), default=0
+    )
+    if is_newer and _has_rows_of(left):
+        with checkpoint.linked(left, newest) as files:
+            checkpoint.publish(left, newest, files)
 
 
-def _remove(folder: Path) -> None:
-    if not (folder / rundir.KEPT).exists():
-        shutil.rmtree(folder, ignore_errors=True)
+def _has_rows_of(left: RunDir) -> bool:
+    """Whether the rows that led to what is left are those that are at the URL."""
+    rows = left.read(rundir.METRICS) if left.exists(rundir.METRICS) else b""
+    whole = rows[: rows.rfind(b"\n") + 1]
+    return left.stored.exists(rundir.METRICS) and left.stored.read(rundir.METRICS).startswith(whole)

@@ -1,4 +1,4 @@
-"""Hosts of their own on one machine: network namespaces joined by a bridge, each with its /tmp/ray.
+"""Hosts of their own on one machine: network namespaces joined by a bridge, with a $TMPDIR each.
 
 They share the disk, as hosts with a network file system do, and nothing of the loopback. Needs root
 and iproute2.
@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 
 BRIDGE = "lnch0"
+_OWN = Path("/tmp/launcher-test-own")
+"""Where each has a file system of its own, for what must not be shared by accident."""
 _MINE = Path("/tmp/launcher-test-hosts.lock")
 _SUBNET = "10.77.0"
 OUTSIDE = f"{_SUBNET}.1"
@@ -51,6 +53,7 @@ class Host:
         own = str(Path(sys.executable).parent)
         given = {
             "HOME": str(self.home),
+            "TMPDIR": str(_OWN),
             "PATH": f"{own}:{os.environ['PATH']}",
             **(environment or {}),
         }
@@ -148,7 +151,9 @@ def _make(name: str, address: str, home: Path) -> Host:
     _ip("-n", name, "link", "set", "lo", "up")
     ray = Path("/tmp/ray")  # Ray's own folder, which hosts do not share
     ray.mkdir(exist_ok=True)
-    prepare = f"mount -t tmpfs none {ray} && hostname {name} && echo ready && exec sleep infinity"
+    _OWN.mkdir(exist_ok=True)
+    mounts = f"mount -t tmpfs none {ray} && mount -t tmpfs none {_OWN}"
+    prepare = f"{mounts} && hostname {name} && echo ready && exec sleep infinity"
     holder = subprocess.Popen(
         ["ip", "netns", "exec", name, "unshare", "-m", "-u", "sh", "-c", prepare],
         stdout=subprocess.PIPE,

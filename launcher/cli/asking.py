@@ -85,6 +85,7 @@ def find_run(reference: str, storage: str | None) -> "RunDir":
 
 def absolute_storage(storage: str) -> str:
     """The folder's full path; a URL as it is, once it is known that it can be used here."""
+    storage = storage.removeprefix("file://")
     if "://" not in storage:
         return str(Path(storage).absolute())
     from launcher.storage import check_url

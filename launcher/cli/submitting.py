@@ -26,7 +26,9 @@ from launcher.cluster.names import Cluster
 @click.command()
 @spec_argument
 @click.option("--cluster", required=True, metavar="NAME", help="Its name, or http://HEAD:8265.")
-@click.option("--storage", default=None, metavar="FOLDER", help="Folder that all its hosts share.")
+@click.option(
+    "--storage", default=None, metavar="PLACE", help="Folder or URL that all its hosts reach."
+)
 @wait_timeout_option
 @click.option("--follow", is_flag=True, help="Print its output until it ends, and exit as it did.")
 @click.option("--wait", is_flag=True, help="Wait until it ends, and exit as it did.")

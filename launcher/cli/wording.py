@@ -37,6 +37,8 @@ def event_text(event: Mapping[str, Any]) -> str:
             return f"attempt {number} goes on from {name}"
         case {"event": "passed_over", "reason": reason}:
             return f"passed over: {reason}"
+        case {"event": "waiting" | "moving" | "unfit" | "not_stored" as what, "reason": reason}:
+            return f"{what.replace('_', ' ')}: {reason}"
         case {"event": "failure", "restart": True, "message": message, "reason": reason}:
             return f"failed: {message} ({reason})"
         case _:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from launcher.contracts import Engine
+from launcher.lock import Hold
 from launcher.plan import RunPlan
 
 EngineName = Literal["inline", "local", "ray"]
@@ -28,7 +29,7 @@ def default_engine(plan: RunPlan) -> EngineChoice:
 
 
 def open_engine(
-    choice: EngineChoice, plan: RunPlan, *, lock_fd: int
+    choice: EngineChoice, plan: RunPlan, *, hold: Hold
 ) -> AbstractContextManager[Engine]:
     """The engine that was chosen, closed with its `with`."""
     match choice.name:
@@ -39,10 +40,15 @@ def open_engine(
         case "local":
             from launcher.engines.local import LocalEngine
 
-            return closing(LocalEngine(plan, lock_fd=lock_fd))
+            return closing(LocalEngine(plan, lock_fd=hold.descriptor))
         case "ray":
             from launcher.engines.ray import RayEngine
 
             return closing(
-                RayEngine(plan, address=choice.address, wait_timeout_s=choice.wait_timeout_s)
+                RayEngine(
+                    plan,
+                    address=choice.address,
+                    wait_timeout_s=choice.wait_timeout_s,
+                    token=hold.token,
+                )
             )

@@ -7,12 +7,14 @@ import contextlib
 import multiprocessing
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TextIO
 
 from launcher import checkpoint, rundir, storage
 from launcher.contracts import Attempt, StopRequest
 from launcher.outcome import AttemptEnd
 from launcher.resources import secrets_here
+from launcher.workspace import with_code_here
 
 
 class InlineEngine:
@@ -24,6 +26,7 @@ class InlineEngine:
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
         checkpoint.fetch(attempt.run_dir, attempt.checkpoint)
+        attempt = replace(attempt, plan=with_code_here(attempt.plan, attempt.run_dir))
         import torch
 
         from launcher.distributed import Rank, rank_environment, set_environment

@@ -15,6 +15,7 @@ from launcher.engines.zygote_process import ZygoteProcess
 from launcher.outcome import AttemptEnd, Failure
 from launcher.plan import RunPlan
 from launcher.resources import secrets_here
+from launcher.workspace import with_code_here
 
 _POLL_S = 0.2
 _POLL_DYING_S = 0.02
@@ -88,7 +89,7 @@ class LocalEngine:
 def whole(attempt: Attempt) -> Start:
     """All ranks of an attempt, on one host."""
     return Start(
-        plan=attempt.plan,
+        plan=with_code_here(attempt.plan, attempt.run_dir),
         run_dir=str(attempt.run_dir.local()),
         number=attempt.number,
         checkpoint=attempt.checkpoint,

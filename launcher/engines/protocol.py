@@ -9,8 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from launcher.contracts import Attempt
-from launcher.errors import LauncherError
-from launcher.outcome import AttemptEnd, failure_of
+from launcher.outcome import AttemptEnd, Failure
 from launcher.plan import RunPlan
 from launcher.rundir import RunDir
 
@@ -35,6 +34,8 @@ class Start(_Message):
     """Where the ranks of the attempt meet: an address of rank 0's host."""
     port: int
     """0 on rank 0's host, which takes a free one and says which."""
+    token: str = ""
+    """Of the hold of a run at a URL: a host writes there only as long as it is still this one."""
 
     @property
     def attempt(self) -> Attempt:
@@ -126,14 +127,14 @@ def parse_said(line: str) -> Said:
 _SAID: TypeAdapter[Said] = TypeAdapter(Said)
 
 
-def never_started(start: Start, error: LauncherError) -> News:
+def never_started(start: Start, failure: Failure) -> News:
     """That a host's ranks could not be started."""
     ends = tuple(
         RankEnd(
             rank=rank,
             exit_status=None,
             died=time.time(),
-            report=AttemptEnd(status="failed", failure=failure_of(error, rank=rank)),
+            report=AttemptEnd(status="failed", failure=failure),
             killed_by_us=False,
         )
         for rank in range(start.first_rank, start.first_rank + start.ranks)

@@ -10,9 +10,11 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from launcher import rundir, storage
-from launcher.lock.hold import Hold, may_live, taken
+from launcher.lock.hold import Hold, taken
+from launcher.resources.cgroups import read_if_there
 from launcher.rundir import RunDir
 
 _GRACE_S = 10.0
@@ -54,7 +56,7 @@ def _acquire(descriptor: int, run_dir: RunDir) -> None:
     deadline = time.monotonic() + _GRACE_S
     while not _try(descriptor, fcntl.LOCK_EX):
         owner = _owner(descriptor)
-        if may_live(owner) or time.monotonic() > deadline:
+        if _may_live(owner) or time.monotonic() > deadline:
             raise taken(run_dir, owner)
         time.sleep(_POLL_S)
 
@@ -72,3 +74,16 @@ def _owner(descriptor: int) -> dict[str, object]:
         return dict(json.loads(os.pread(descriptor, 4096, 0)))
     except ValueError:
         return {}
+
+
+def _may_live(owner: dict[str, object]) -> bool:
+    """Whether the process that says it holds the run may still be there."""
+    pid = owner.get("pid")
+    here = owner.get("host") == socket.gethostname()
+    return not here or (isinstance(pid, int) and runs_here(pid))
+
+
+def runs_here(pid: int) -> bool:
+    """Whether there is such a process, other than a dead one that nobody has reaped."""
+    _, _, state = read_if_there(Path(f"/proc/{pid}/stat")).rpartition(") ")
+    return state[:1] not in ("", "Z")

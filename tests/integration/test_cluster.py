@@ -52,13 +52,19 @@ class Lab:
     def storage(self) -> Path:
         return self.folder / "runs"
 
-    def join(self, host: Host) -> None:
+    def join(self, host: Host, *, cpus: int = 1) -> None:
         done = host.launcher(
             *("cluster", "join", f"{self.head.address}:6379", "--address", host.address),
-            *("--token-file", str(self.token), "--cpus", "1"),
+            *("--token-file", str(self.token), "--cpus", str(cpus)),
             **self.bucket.environment,
         )
         assert done.returncode == 0, done.stderr
+
+    def complete(self) -> None:
+        """Lets every worker host join that is not there."""
+        for host in (self.one, self.two):
+            if not host.processes():
+                self.join(host)
 
     def job(self, name: str, **changes: Any) -> Path:
         """A tiny job in a folder of its own."""
@@ -243,6 +249,7 @@ def test_a_worker_host_that_is_cut_off_is_given_up_and_the_run_goes_on(
 
 
 def test_a_host_that_is_to_be_taken_away_is_left_after_a_save(lab: Lab, unbroken: Launcher) -> None:
+    lab.complete()
     run_dir = lab.submit(lab.job("drained", model__args={"forward_s": 0.3}))
     reach(run_dir, 6)
     (before,) = placed(run_dir)
@@ -258,36 +265,41 @@ def test_a_host_that_is_to_be_taken_away_is_left_after_a_save(lab: Lab, unbroken
     lab.wait(run_dir)
     assert events(run_dir, "failure") == []
     assert worker.address not in placed(run_dir)[-1]
+    (moving,) = events(run_dir, "moving")
+    assert moving["reason"] == f"Ray is about to take away {worker.address}"
     _, again = events(run_dir, "attempt")
     assert again["checkpoint"] == f"checkpoints/step-{events(run_dir, 'training')[1]['step']:08d}"
     assert_same_as_local(run_dir, unbroken)
     worker.kill()
-    lab.join(worker)
 
 
 def test_a_bucket_is_storage_for_hosts_that_share_no_folder(
     lab: Lab, unbroken: Launcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in lab.bucket.environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value)  # also for the laptop
+    for worker in (lab.one, lab.two):
+        worker.kill()
+    lab.join(lab.two, cpus=2)
     job = lab.job("bucket", model__args={"forward_s": 0.3})
     done = lab.laptop.launcher(
         "submit", str(job), "--cluster", "lab", "--storage", lab.bucket.storage
     )
     assert done.returncode == 0, done.stderr
     run_dir = RunDir(f"{lab.bucket.storage}/{done.stdout.splitlines()[0]}")
-    eventually(lambda: run_dir.names(rundir.CHECKPOINTS), timeout_s=90, what="a checkpoint there")
-    (before,) = placed(run_dir)
-    (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
-    worker.kill()
-    waited = lab.laptop.launcher("wait", run_dir.url, *("-o", "json"))
+    eventually(lambda: checkpoint.committed_steps(run_dir), timeout_s=90, what="a checkpoint there")
+    assert placed(run_dir) == [[lab.two.address]]
+    lab.two.kill()
+    lab.join(lab.one)
+    waited = lab.laptop.launcher("wait", run_dir.url, "-o", "json")
     assert waited.returncode == 0, waited.stderr
     assert json.loads(waited.stdout)["attempts"] == 2
+    assert placed(run_dir)[1:] == [[lab.head.address, lab.one.address]]
     assert_same_as_local(run_dir, unbroken)
     assert run_dir.names("logs/attempt-0002") == ["rank-00000.log", "rank-00001.log"]
     shown = lab.laptop.launcher("show", run_dir.run_id, "--storage", lab.bucket.storage)
     assert "succeeded at step 30" in shown.stdout
-    lab.join(worker)
+    lab.complete()
 
 
 def test_a_run_whose_driver_was_killed_goes_on_with_the_code_it_was_sent_with(

@@ -130,7 +130,8 @@ def test_a_bucket_that_is_away_for_a_while_is_waited_for(
     ("storage", "exit_code", "said"),
     [
         ("s3://no-such-bucket/runs", 3, "no-such-bucket"),
-        ("nonsense://here", 2, "no kind of storage is called nonsense"),
+        ("sftp://here/runs", 2, "sftp:// is no kind of storage that runs can be kept in"),
+        ("s3://me:hunter2@bucket/runs", 2, "has a user or a password in its URL"),
     ],
 )
 def test_storage_that_is_not_there_is_refused_before_anything_starts(
@@ -144,3 +145,4 @@ def test_storage_that_is_not_there_is_refused_before_anything_starts(
         ended = launcher.run()
         assert ended.exit_code == exit_code
         assert said in ended.error["message"]
+        assert "hunter2" not in ended.stderr

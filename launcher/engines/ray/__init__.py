@@ -22,6 +22,7 @@ from launcher.storage import storage_errors
 
 _POLL_S = 0.1
 _POLL_DYING_S = 0.02
+_UNFIT_S = 600.0
 _LOOK_S = 2.0
 """How often a run looks at what hosts there are."""
 
@@ -33,13 +34,15 @@ class RayEngine:
     restartable = True
     shows_output = False
 
-    def __init__(self, plan: RunPlan, *, address: str, wait_timeout_s: float) -> None:
-        """`address` empty: a private Ray on this machine."""
+    def __init__(self, plan: RunPlan, *, address: str, wait_timeout_s: float, token: str) -> None:
+        """`address` empty: a private Ray on this machine. `token` is that of the run's hold."""
         self._need = Need(cpus=plan.ranks.threads_per_rank, gpus=int(plan.ranks.device == "cuda"))
         self._wait_timeout_s = wait_timeout_s
         self._hosts: list[RemoteHost] = []
-        self._unfit: dict[str, str] = {}
-        """Why hosts, by the ids of their nodes, cannot train this run."""
+        self._token = token
+        self._unfit: dict[str, tuple[str, float]] = {}
+        """By ids of nodes: why a host cannot train this run, and until when that counts."""
+        self._trained = False
         cluster.connect(address, cpus=plan.ranks.max_world_size * self._need.cpus)
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
@@ -56,16 +59,22 @@ class RayEngine:
             if self._all_fit(fresh, attempt, stop):
                 break
             self._let_go(fresh)
+            if time.monotonic() >= deadline:
+                return self._no_room(sizes)
+        self._trained = True
         _tell_placed(attempt, places)
         outlook = _Outlook(self._nodes, self._need, places=places, sizes=sizes)
-        return self._follow(attempt, Coordination(_starts(attempt, plan, places)), outlook, stop)
+        return self._follow(
+            attempt, Coordination(_starts(attempt, plan, places, token=self._token)), outlook, stop
+        )
 
     def _all_fit(self, fresh: Sequence[RemoteHost], attempt: Attempt, stop: StopRequest) -> bool:
         """Whether each new host can train; one that cannot is done without from now on."""
         unfit, answered = cluster.examine(fresh, attempt.run_dir.stored, stop=stop.graceful.is_set)
         for problem in unfit.values():
             _append_event(attempt, "unfit", reason=problem)
-        self._unfit |= unfit
+        until = time.monotonic() + _UNFIT_S
+        self._unfit |= {node: (problem, until) for node, problem in unfit.items()}
         return answered and not unfit
 
     def close(self) -> None:
@@ -81,8 +90,8 @@ class RayEngine:
             nodes = self._nodes()
             if size := largest(sizes, nodes, self._need):
                 return seats(size, nodes, self._need)
-            if self._unfit and self._would_fit(sizes):
-                raise PreflightError("\n".join(self._unfit.values()))
+            if not self._trained and self._unfit and self._would_fit(sizes):
+                raise PreflightError("\n".join(problem for problem, _ in self._unfit.values()))
             if time.monotonic() >= deadline:
                 break
             waiting = self._shortage(sizes, nodes)
@@ -112,7 +121,8 @@ class RayEngine:
 
     def _nodes(self) -> list[Node]:
         nodes = cluster.free_nodes([host.held for host in self._hosts])
-        return [node for node in nodes if node.id not in self._unfit]
+        now = time.monotonic()
+        return [node for node in nodes if self._unfit.get(node.id, ("", now))[1] <= now]
 
     def _seat(self, places: Sequence[Seat], plan: RunPlan) -> list[RemoteHost]:
         """One actor for each place; those that are there already, with their zygotes, stay.
@@ -149,7 +159,10 @@ class RayEngine:
         fleet.send(coordination.begin())
         asked = False
         while not coordination.over:
-            if not asked and (stop.graceful.is_set() or outlook.better_elsewhere()):
+            better = "" if asked else outlook.better_elsewhere()
+            if better:
+                _append_event(attempt, "moving", reason=better)
+            if not asked and (better or stop.graceful.is_set()):
                 asked = True
                 fleet.send(coordination.stop())
             poll_s = _POLL_DYING_S if coordination.dying else _POLL_S
@@ -164,7 +177,7 @@ class RayEngine:
             fleet.send(coordination.tick(now=time.monotonic()))
         end = coordination.end()
         if attempt.run_dir.folder:
-            end = _stored(end, fleet.settle())
+            end = _stored(end, *fleet.settle())
         self._let_go(hosts[number] for number in fleet.lost)
         to_resize = end.status == "stopped" and asked and not stop.graceful.is_set()
         return end.model_copy(update={"to_resize": to_resize})
@@ -183,25 +196,20 @@ class _Outlook:
     ) -> None:
         self._nodes = nodes
         self._need = need
-        self._own = {seat.node.id for seat in places}
+        self._own = {seat.node.id: seat.node.address for seat in places}
         self._larger = [size for size in sizes if size > sum(seat.ranks for seat in places)]
         self._next_look = time.monotonic() + _LOOK_S
-        self._seen = False
+        self._seen = 0
 
-    def better_elsewhere(self) -> bool:
-        """One of its hosts is about to be taken away; or a run that may grow saw room twice.
-
-        What frees for a moment is no room.
-        """
+    def better_elsewhere(self) -> str:
+        """Why it would; room must be seen twice: what frees for a moment is none."""
         if time.monotonic() < self._next_look:
-            return False
+            return ""
         self._next_look = time.monotonic() + _LOOK_S
-        if self._own & cluster.draining():
-            return True
-        if not self._larger:
-            return False
-        before, self._seen = self._seen, bool(largest(self._larger, self._nodes(), self._need))
-        return before and self._seen
+        if leaving := cluster.draining() & self._own.keys():
+            return f"Ray is about to take away {', '.join(self._own[node] for node in leaving)}"
+        before, self._seen = self._seen, largest(self._larger, self._nodes(), self._need)
+        return f"there is room for {self._seen} ranks" if before and self._seen else ""
 
 
 def _take_down(attempt: Attempt, growth: Growth) -> None:
@@ -211,14 +219,17 @@ def _take_down(attempt: Attempt, growth: Growth) -> None:
         file.write(growth.text.encode())
 
 
-def _stored(end: AttemptEnd, trouble: str) -> AttemptEnd:
-    """The end of an attempt, unless it ended well and could not be stored."""
-    if not trouble or end.failure:
+def _stored(end: AttemptEnd, trouble: str, lost: str) -> AttemptEnd:
+    """The end of an attempt, unless it ended well and not all of it was stored."""
+    if end.failure or not (trouble or lost):
         return end
+    if lost:
+        message = f"host {lost} was lost before all that it had was stored"
+        return AttemptEnd(status="failed", failure=Failure(kind="lost", message=message, rank=0))
     return AttemptEnd(status="failed", failure=Failure(kind="storage", message=trouble, rank=0))
 
 
-def _starts(attempt: Attempt, plan: RunPlan, places: Sequence[Seat]) -> list[Start]:
+def _starts(attempt: Attempt, plan: RunPlan, places: Sequence[Seat], *, token: str) -> list[Start]:
     return [
         Start(
             plan=plan,
@@ -229,6 +240,7 @@ def _starts(attempt: Attempt, plan: RunPlan, places: Sequence[Seat]) -> list[Sta
             ranks=seat.ranks,
             address=places[0].node.address,
             port=0,
+            token=token,
         )
         for seat in places
     ]

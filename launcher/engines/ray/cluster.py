@@ -31,6 +31,9 @@ _HEAR_S = 4.0
 _CLOSE_TIMEOUT_S = 5.0
 _ANSWER_S = 15.0
 _LOOK_S = 0.5
+_GLANCE_S = 2.0
+_SETTLE_S = 900.0
+"""Longer than a host waits for storage that does not answer."""
 
 
 class HostLostError(Exception):
@@ -118,7 +121,10 @@ def free_nodes(held: Sequence[Held]) -> list[Node]:
 def draining() -> set[str]:
     """The ids of hosts that Ray is about to take away: preempted, or left idle by an autoscaler."""
     worker: Any = ray._private.worker.global_worker  # Ray Serve asks the same client
-    return {node_id.hex() for node_id in worker.gcs_client.get_draining_nodes(timeout=_ANSWER_S)}
+    try:
+        return set(worker.gcs_client.get_draining_nodes(timeout=_GLANCE_S))
+    except RayError:  # a head that is busy is asked again
+        return set()
 
 
 class RemoteHost:
@@ -131,14 +137,18 @@ class RemoteHost:
         self.ranks = seat.ranks
         self.held = Held(seat.node.id, seat.ranks * need.cpus, seat.ranks * need.gpus)
         where = NodeAffinitySchedulingStrategy(node_id=seat.node.id, soft=False)
-        actor: Any = ray.remote(Host)
+        remote: Any = ray.remote
+        actor = remote(concurrency_groups={"hear": 1, "tell": 1})(Host)
         self._actor = actor.options(
             num_cpus=self.held.cpus,
             num_gpus=self.held.gpus,
-            max_concurrency=2,  # it is told things while it waits for news
             scheduling_strategy=where,
         ).remote(seat.node.address, threads_per_rank=threads_per_rank, secrets=secrets)
-        self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
+        self._hearing = self._ask()
+
+    def _ask(self) -> Any:
+        hear = self._actor.hear.options(concurrency_group="hear")
+        return hear.remote(timeout_s=_HEAR_S)
 
     def examine(self, run_dir: str, marker: str) -> Any:
         """A promise of `Host.problems`."""
@@ -146,7 +156,8 @@ class RemoteHost:
 
     def tell(self, message: Message) -> None:
         """Returns at once; that the host is gone is told by `hear`."""
-        self._actor.tell.remote(message.model_dump_json())
+        tell = self._actor.tell.options(concurrency_group="tell")  # one after the other
+        tell.remote(message.model_dump_json())
 
     @property
     def hearing(self) -> Any:
@@ -161,12 +172,12 @@ class RemoteHost:
             raise HostLostError(f"host {self.node.address} was lost") from error
         if lines is None:
             raise HostLostError(f"the process that watches the ranks of {self.node.address} died")
-        self._hearing = self._actor.hear.remote(timeout_s=_HEAR_S)
+        self._hearing = self._ask()
         return [parse_said(line) for line in lines]
 
     def settle(self) -> Any:
         """A promise of `Host.settle`."""
-        return self._actor.settle.remote()
+        return self._actor.settle.options(concurrency_group="tell").remote()
 
     def close(self) -> None:
         """Leaves no process behind there, if it is reached."""
@@ -191,13 +202,12 @@ def examine(
     done: list[Any] = []
     while len(done) < len(asked) and time.monotonic() < deadline and not stop():
         done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_LOOK_S)
-    found: dict[str, str] = {}
+    answered: dict[str, str] = {}
     for answer in done:
         with contextlib.suppress(RayError):
-            if problems := ray.get(answer):
-                found[asked[answer].node.id] = "\n".join(problems)
+            answered[asked[answer].node.id] = "\n".join(ray.get(answer))
     run_dir.remove(rundir.PROBE)
-    return found, len(done) == len(asked)
+    return {node: found for node, found in answered.items() if found}, len(answered) == len(asked)
 
 
 class Fleet:
@@ -227,12 +237,17 @@ class Fleet:
                 self.lost.add(number)
                 yield number, error
 
-    def settle(self) -> str:
-        """Returns when hosts have brought what they have to the run's URL; what is in the way."""
-        troubles = []
-        for host in (host for n, host in enumerate(self._hosts) if n not in self.lost):
+    def settle(self) -> tuple[str, str]:
+        """Returns when hosts have brought what they have to the run's URL.
+
+        What was in the way of that; and the hosts that were lost before they had done it.
+        """
+        asked = {n: h.settle() for n, h in enumerate(self._hosts) if n not in self.lost}
+        troubles, lost = list[str](), list[str]()
+        for number, answer in asked.items():
             try:
-                troubles.append(ray.get(host.settle()))
+                troubles.append(ray.get(answer, timeout=_SETTLE_S))
             except RayError:
-                troubles.append(f"host {host.node.address} was lost with what it had not stored")
-        return "; ".join(trouble for trouble in troubles if trouble)
+                self.lost.add(number)
+                lost.append(self._hosts[number].node.address)
+        return "; ".join(filter(None, troubles)), ", ".join(lost)

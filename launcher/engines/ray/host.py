@@ -5,10 +5,11 @@ It imports no torch, so it is there at once; the ranks are forked by the zygote 
 
 import importlib.util
 import os
+import queue
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launcher import rundir
@@ -16,6 +17,7 @@ from launcher.engines.protocol import News, Order, Said, Start, never_started, p
 from launcher.engines.ray.outpost import Outpost
 from launcher.engines.zygote_process import ZygoteProcess
 from launcher.errors import LauncherError, StorageError
+from launcher.outcome import Failure, failure_of
 from launcher.resources import lacking_secrets, own_python_path
 from launcher.resources.network import interface_environment
 from launcher.resources.secrets import find_secrets
@@ -23,8 +25,8 @@ from launcher.rundir import RunDir
 from launcher.storage import is_url
 
 _SLICE_S = 0.2
-"""How often it looks for what rank 0 has written, where the driver does not see that itself."""
-_UNHEARD_S = 12.0
+"""How often it shows that it is asked, and looks for what rank 0 has written."""
+_UNHEARD_S = 16.0
 """A driver that does not ask for so long is cut off from here, and has given this host up."""
 
 
@@ -35,7 +37,7 @@ class Host:
         self._address = address
         found, self._lacking = find_secrets(secrets, home=Path.home())
         self._outpost: Outpost | None = None
-        self._said: list[Said] = []
+        self._said: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._asked_at = time.monotonic()
         self._training = False
         self._zygote = ZygoteProcess(
@@ -63,8 +65,8 @@ class Host:
             if is_url(message.run_dir):
                 try:
                     message = self._open_outpost(message)
-                except LauncherError as error:
-                    self._said.append(never_started(message, error))
+                except Exception as error:  # noqa: BLE001  # nobody would hear of it otherwise
+                    self._said.put(never_started(message, self._failure(error)))
                     return
         self._zygote.tell(message)
 
@@ -74,16 +76,21 @@ class Host:
         while True:
             self._asked_at = time.monotonic()
             left_s = max(0.0, deadline - self._asked_at)
-            news = self._zygote.hear(timeout_s=min(_SLICE_S, left_s) if self._outpost else left_s)
-            grown = list(self._outpost.growth()) if self._outpost else []
-            said: list[Said] = [*grown, *self._said, *news]
-            self._said.clear()
+            news = self._zygote.hear(timeout_s=min(_SLICE_S, left_s))
+            said = [*self._grown(), *news]
             if any(isinstance(each, News) and each.state == "ended" for each in said):
                 self._training = False
             if said or time.monotonic() >= deadline:
                 return [each.model_dump_json() for each in said]
             if self._zygote.gone:
                 return None
+
+    def _grown(self) -> Iterator[Said]:
+        """What rank 0 has written, and what this host itself has to say."""
+        if self._outpost:
+            yield from self._outpost.growth()
+        while not self._said.empty():
+            yield self._said.get()
 
     def settle(self) -> str:
         """Brings all of the attempt to the run's URL; what is in the way of that."""
@@ -94,6 +101,13 @@ class Host:
         self._zygote.close()
         if self._outpost:
             self._outpost.close()
+
+    def _failure(self, error: Exception) -> Failure:
+        where = f"host {self._address}"
+        if isinstance(error, LauncherError):
+            failure = failure_of(error)
+            return failure.model_copy(update={"message": f"{where}: {failure.message}"})
+        return Failure(kind="bug", message=f"{where}: {error!r}", rank=0)
 
     def _open_outpost(self, start: Start) -> Start:
         if self._outpost:

@@ -34,6 +34,7 @@ class Outpost:
         ]
         self._mirror = Mirror(
             self._here,
+            token=start.token,
             own=self._is_own,
             keep_last=plan.checkpoint.keep_last,
             stored_step=checkpoint_step(start.checkpoint),
@@ -48,12 +49,10 @@ class Outpost:
 
     def settle(self) -> str:
         """Brings everything to the URL; what is in the way of that, empty when it is done."""
-        self._mirror.stop()
         try:
-            self._mirror.settle()
+            self._mirror.end()
         except StorageError as error:
-            self._here.write(rundir.KEPT, b"")
-            return f"{error}. What is not there is kept in {self._here.local()}"
+            return str(error)
         return ""
 
     def close(self) -> None:
@@ -63,7 +62,7 @@ class Outpost:
 
     def _is_needed(self, name: str) -> bool:
         is_code = name.startswith(f"{rundir.CODE}/")
-        return is_code or (self._has_rank_0 and name == rundir.METRICS)
+        return is_code or name == rundir.PLAN or (self._has_rank_0 and name == rundir.METRICS)
 
     def _is_own(self, name: str) -> bool:
         return workspace.of_ranks(name) or (self._has_rank_0 and name == rundir.METRICS)
