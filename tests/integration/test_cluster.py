@@ -391,7 +391,7 @@ def test_a_missing_token_and_an_unreachable_head_are_told_in_one_line(lab: Lab) 
 
 def test_a_full_storage_ends_the_run_and_loses_nothing(lab: Lab) -> None:
     storage = lab.folder / "full"
-    job = lab.job("full-disk", model__args={"ballast_mb": 1})
+    job = lab.job("full-disk", model__args={"ballast_mb": 2})
     done = lab.laptop.launcher(
         "submit", str(job), "--cluster", "lab", "--storage", str(storage), "--wait"
     )
