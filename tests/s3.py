@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import fsspec
 from botocore.exceptions import BotoCoreError
 
 from tests.job import eventually
@@ -63,3 +64,4 @@ def server(log: Path, *, address: str = "127.0.0.1") -> Iterator[Server]:
     finally:
         process.kill()
         process.wait()
+        fsspec.get_filesystem_class("s3").clear_instance_cache()  # they know where this one was

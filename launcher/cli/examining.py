@@ -12,7 +12,6 @@ from typing import NoReturn
 import click
 
 from launcher import doctor as examination
-from launcher import packing
 from launcher.cli.asking import (
     DEFAULT_STORAGE,
     absolute_storage,
@@ -90,7 +89,9 @@ def _examine_there(
     command += [f"--storage={shared_storage(place, there)}"] if place else []
     command += [f"--version={name}={own}" for name, own in own_versions().items()]
     folder = spec.absolute().parent if spec else None
-    files = packing.upload_list(folder) if folder else ()
+    from launcher.packing import upload_list  # needs a package that hosts have no use for
+
+    files = upload_list(folder) if folder else ()
     jobs = open_jobs(there)
     command += ["--open-to-all"] if jobs.open_to_all() else []
     job = conduct(

@@ -20,10 +20,10 @@ from launcher.cli.asking import put, say
 from launcher.cli.clusters import known_clusters
 from launcher.cluster.names import Cluster
 from launcher.errors import ClusterError, ExitCode, SpecError
-from launcher.packing import Packed
 
 if TYPE_CHECKING:  # importing Ray costs half a second: what needs it does so when all is checked
     from launcher.cluster.jobs import Job, Jobs
+    from launcher.packing import Packed
 
 _EXIT_CODES = {"STOPPED": ExitCode.STOPPED, "FAILED": ExitCode.LOST, "SUCCEEDED": 0}
 """Of a job whose command did not exit by itself."""
@@ -56,7 +56,7 @@ def conduct(
     arguments: Sequence[str],
     *,
     folder: Path | None = None,
-    files: Sequence[Packed] = (),
+    files: "Sequence[Packed]" = (),
     start_timeout_s: float = math.inf,
     output: str,
 ) -> "Job":

@@ -66,6 +66,23 @@ class Lab:
             if not host.processes():
                 self.join(host)
 
+    def drain(self, host: Host) -> None:
+        """Says to Ray, as a cloud does, that the host will be taken away in a minute."""
+        code = (
+            "import ray; ray.init('auto'); "
+            "print(*[n['NodeID'] for n in ray.nodes() if n['Alive']"
+            f" and n['NodeManagerAddress'] == {host.address!r}])"
+        )
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token)}
+        (node_id,) = self.head.run(sys.executable, "-c", code, **token).stdout.split()[-1:]
+        done = self.head.run(
+            *("ray", "drain-node", "--address", f"{self.head.address}:6379"),
+            *("--node-id", node_id, "--deadline-remaining-seconds", "60"),
+            *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"),
+            **token,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def job(self, name: str, **changes: Any) -> Path:
         """A tiny job in a folder of its own."""
         return write_job(self.folder / name, **changes)
@@ -254,14 +271,7 @@ def test_a_host_that_is_to_be_taken_away_is_left_after_a_save(lab: Lab, unbroken
     reach(run_dir, 6)
     (before,) = placed(run_dir)
     (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
-    drained = worker.run(
-        *("ray", "drain-node", "--address", f"{lab.head.address}:6379"),
-        *("--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot"),
-        *("--deadline-remaining-seconds", "60"),
-        RAY_AUTH_MODE="token",
-        RAY_AUTH_TOKEN_PATH=str(lab.token),
-    )
-    assert drained.returncode == 0, drained.stdout + drained.stderr
+    lab.drain(worker)
     lab.wait(run_dir)
     assert events(run_dir, "failure") == []
     assert worker.address not in placed(run_dir)[-1]
@@ -390,6 +400,7 @@ def test_a_missing_token_and_an_unreachable_head_are_told_in_one_line(lab: Lab) 
 
 
 def test_a_full_storage_ends_the_run_and_loses_nothing(lab: Lab) -> None:
+    lab.complete()
     storage = lab.folder / "full"
     job = lab.job("full-disk", model__args={"ballast_mb": 2})
     done = lab.laptop.launcher(
