@@ -48,6 +48,8 @@ _NEVER_OUTSIDE = GitIgnoreSpec.from_lines(_KEYS)
 _NEVER = GitIgnoreSpec.from_lines((*_KEYS, *_MADE_AGAIN))
 """They stay here whatever the ignore files say."""
 _LARGEST_SHOWN = 10
+_KEY_BYTES = 1 << 14
+"""No private key is longer."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,16 @@ def _walk(root: Path, inside: str, above: tuple[_Ignore, ...]) -> Iterator[Packe
 
 def _is_file_that_goes(path: Path, root: Path, *, is_link: bool) -> bool:
     """Of a link it is the content that goes, where every file on the way to it would go, too."""
-    return path.is_file() and not (is_link and any(_stays(place, root) for place in _way(path)))
+    if not path.is_file() or (is_link and any(_stays(place, root) for place in _way(path))):
+        return False
+    return path.suffix == ".py" or not _holds_key(path)
+
+
+def _holds_key(path: Path) -> bool:
+    """Whether it is a private key by what is in it, whatever its name: PEM, or JSON around it."""
+    with path.open("rb") as file:
+        beginning = file.read(_KEY_BYTES) if os.fstat(file.fileno()).st_size <= _KEY_BYTES else b""
+    return b"-----BEGIN " in beginning and b"PRIVATE KEY-----" in beginning
 
 
 def _way(link: Path) -> Iterator[Path]:

@@ -189,7 +189,10 @@ def create(place: str, run_id: str) -> RunDir:
 
 def all_runs(place: str) -> list[RunDir]:
     """Every run in a storage, the newest last."""
-    ids = [name for name in RunDir(place).names("") if started_order(name)[0]]
+    names = RunDir(place).names("")
+    if not names and storage.is_url(place):
+        storage.require_bucket(place)
+    ids = [name for name in names if started_order(name)[0]]
     return [RunDir(f"{place.rstrip('/')}/{name}") for name in sorted(ids, key=started_order)]
 
 

@@ -91,6 +91,14 @@ def names(folder: str) -> list[str]:
     return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries)
 
 
+def require_bucket(place: str) -> None:
+    """StorageError where not even the bucket of a URL is there."""
+    bucket = "/".join(place.split("/")[:3])
+    fs, path = _open_fs(bucket)
+    with storage_errors(bucket):
+        fs.ls(path, detail=False, refresh=True)
+
+
 def files_below(folder: str) -> list[str]:
     """Every file of a folder and the folders in it, relative to it, sorted."""
     fs, path = _open_fs(folder)
@@ -189,6 +197,10 @@ def storage_errors(place: str) -> Iterator[None]:
     except Exception as error:
         if _is_ours(error, place):
             raise
+        if isinstance(error, FileNotFoundError) and is_url(place):
+            raise StorageError(
+                f"cannot use {place}: {_reason(error)}; make it first, or name another storage"
+            ) from error
         raise StorageError(
             f"cannot write {place}: {_reason(error)}; nothing that was saved before is lost. Make "
             "room or rights there; `launcher resume` then goes on with a run that had begun"

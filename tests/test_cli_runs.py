@@ -82,6 +82,39 @@ def test_followed_logs_have_an_attempt_that_began_and_ended_between_two_looks(
     assert call("logs", "@last", "--follow").stdout == "hello\nno end\nagain\n"
 
 
+def test_followed_logs_have_the_news_of_the_run_beside_them(run_dir: RunDir) -> None:
+    def end() -> None:
+        event = {"event": "failure", "restart": True, "message": "rank 1 died", "reason": "again"}
+        run_dir.append(rundir.EVENTS, event)
+        run_dir.append(rundir.METRICS, {"step": 3, "epoch": 1, "time": 0.0, "eval_loss": 0.25})
+
+    with lock.held(run_dir):
+        ending = threading.Timer(0.5, end)
+        ending.start()
+        followed = threading.Thread(target=lambda: said.append(call("logs", RUN_ID, "-f")))
+        said: list[Result] = []
+        followed.start()
+        ending.join()
+    followed.join()
+    assert said[0].stdout == "hello\nno end\n"
+    assert said[0].stderr.splitlines() == [
+        "failed: rank 1 died (again)",
+        "step 3/0 epoch=1 eval_loss=0.25",
+    ]
+
+
+def test_a_rank_that_printed_nothing_is_said_to_have(run_dir: RunDir) -> None:
+    print_log(run_dir, attempt=1, text="")
+    done = call("logs", RUN_ID)
+    assert done.stdout == ""
+    assert done.stderr == f"rank 0 has printed nothing; `launcher show {RUN_ID}` has the rest\n"
+
+
+def test_a_url_with_one_slash_is_no_folder(run_dir: RunDir) -> None:  # noqa: ARG001  # where it is
+    with pytest.raises(SpecError, match="a URL has two slashes, as in s3://BUCKET/runs"):
+        call("ls", "--storage", "S3:/bucket/runs")
+
+
 def test_stop_of_a_run_that_is_not_training_says_how_it_stands(run_dir: RunDir) -> None:
     stopped = call("stop", run_dir.run_id, "-o", "json")
     assert stopped.exit_code == 0

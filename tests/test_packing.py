@@ -151,3 +151,16 @@ def test_a_folder_below_a_link_is_judged_by_its_place(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"nothing-here cannot be sent: No such file"):
         packing.upload_list(tmp_path / "nothing-here")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk=\n",
+        '{"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\\nMIIE"}',
+    ],
+)
+def test_a_private_key_stays_here_whatever_its_name(tmp_path: Path, content: str) -> None:
+    write(tmp_path, "model.py")
+    (tmp_path / "mykey").write_text(content)
+    assert packed(tmp_path) == ["model.py"]

@@ -6,6 +6,7 @@ Each function here is an option, or turns arguments into values.
 import contextlib
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from launcher import planner, specfile
+from launcher.errors import SpecError
 from launcher.plan import RunPlan
 from launcher.resources import Resources, this_host
 from launcher.spec import JobSpec, Problem
@@ -86,6 +88,8 @@ def find_run(reference: str, storage: str | None) -> "RunDir":
 def absolute_storage(storage: str) -> str:
     """The folder's full path; a URL as it is, once it is known that it can be used here."""
     storage = storage.removeprefix("file://")
+    if re.match(r"\w+:/(?!/)", storage):
+        raise SpecError(f"storage is {storage}; a URL has two slashes, as in s3://BUCKET/runs")
     if "://" not in storage:
         return str(Path(storage).absolute())
     from launcher.storage import check_url

@@ -101,6 +101,7 @@ def _examine_there(
         folder=folder,
         files=files,
         start_timeout_s=_START_TIMEOUT_S,
+        there=there,
         output=output,
     )
     if job.state == "FAILED" and job.exit_code is None:

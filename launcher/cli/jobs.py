@@ -32,6 +32,7 @@ _FIRST_OF_SIGNALS = 128
 _RUN = "launcher_run"
 _POLL_S = 0.3
 _MARK = "launcher-output-begins"
+_HINT = re.compile(r"^(?:logs|go on): launcher .*$", re.MULTILINE)
 _ENTRYPOINT = re.compile(r"^Running entrypoint for job launcher-.*\n", re.MULTILINE)
 
 
@@ -44,7 +45,7 @@ def run_there(
     jobs = open_jobs(there)
     _await_run(jobs, arguments)
     verb = next(word for word in arguments if word != "job")
-    job = conduct(jobs, verb, [*arguments, f"--storage={place}"], output=output)
+    job = conduct(jobs, verb, [*arguments, f"--storage={place}"], there=there, output=output)
     if job.state == "FAILED" and job.exit_code is None:
         say(f"error: the job did not start: {job.message}")
     sys.exit(exit_code_of(job))
@@ -58,6 +59,7 @@ def conduct(
     folder: Path | None = None,
     files: "Sequence[Packed]" = (),
     start_timeout_s: float = math.inf,
+    there: Cluster,
     output: str,
 ) -> "Job":
     """The job of a command, once it ended; meanwhile it prints what the command prints there."""
@@ -75,8 +77,13 @@ def conduct(
         _put_document("".join(text))
     else:
         for piece in text:
-            click.echo(piece, nl=False)
+            click.echo(with_cluster(piece, there), nl=False)
     return jobs.wait(job_id)
+
+
+def with_cluster(text: str, cluster: Cluster) -> str:
+    """What was printed on the head, its hints for the machine of the person who reads them."""
+    return _HINT.sub(lambda hint: f"{hint[0]} --cluster {cluster}", text)
 
 
 def _await_start(jobs: "Jobs", job_id: str, *, timeout_s: float) -> None:

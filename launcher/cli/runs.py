@@ -19,10 +19,12 @@ from launcher.cli.asking import (
     say,
     storage_option,
 )
+from launcher.cli.console import PlainConsole
 from launcher.cli.remote import also_on_cluster
 from launcher.cli.wording import columns, history_text, measured_text, outcome_text
 from launcher.errors import ExitCode, SpecError, StorageError
-from launcher.growing import Lines, lines_of, poll_s
+from launcher.growing import Lines, as_json, lines_of, poll_s
+from launcher.metrics import Follower
 from launcher.outcome import Outcome
 from launcher.rundir import RunDir
 from launcher.timeline import spent
@@ -87,7 +89,8 @@ def logs(run: str, rank: int, attempt: int | None, follow: bool, storage: str | 
     """Print what a rank of RUN printed."""
     run_dir = find_run(run, storage)
     if follow:
-        _follow(run_dir, rank=rank, attempt=attempt)
+        with closing(_News(run_dir)) as news:
+            _follow(run_dir, news, rank=rank, attempt=attempt)
         return
     name = rundir.rank_log(attempt or max(history.attempts(run_dir), default=1), rank)
     if not run_dir.exists(name):
@@ -95,21 +98,52 @@ def logs(run: str, rank: int, attempt: int | None, follow: bool, storage: str | 
         raise SpecError(f"there is no {name} in {run_dir.url}; there is: {', '.join(ranks)}")
     with closing(lines_of(run_dir, name)) as lines:
         _print_new(lines, to_the_end=True)
+    if not run_dir.read(name):
+        say(f"rank {rank} has printed nothing; `launcher show {run_dir.reference}` has the rest")
 
 
-def _follow(run_dir: RunDir, *, rank: int, attempt: int | None) -> None:
-    """Prints what a rank prints until the run ends; without `attempt`, from restart to restart."""
+def _follow(run_dir: RunDir, news: "_News", *, rank: int, attempt: int | None) -> None:
+    """Prints what a rank prints until the run ends; without `attempt`, from restart to restart.
+
+    The news of the run go beside it: ranks that train in peace print nothing.
+    """
     number = attempt or 0
     while True:
         number = number or max(history.attempts(run_dir), default=1)
         with closing(lines_of(run_dir, rundir.rank_log(number, rank))) as lines:
             while (running := lock.is_held(run_dir)) and not _is_over(run_dir, number, attempt):
                 _print_new(lines)
+                news.say_new()
                 time.sleep(poll_s(run_dir))
             _print_new(lines, to_the_end=True)
+        news.say_new()
         if not running and not _is_over(run_dir, number, attempt):
             return
         number += 1
+
+
+class _News:
+    """Events and rows of a run from now on, as whoever trains it in the foreground sees them."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._console = PlainConsole()
+        self._events = lines_of(run_dir, rundir.EVENTS)
+        self._rows = Follower(run_dir)
+        for event in as_json(self._events):
+            if event["event"] == "training":
+                self._console.event(event)
+        for _ in self._rows.new_rows():
+            pass
+
+    def say_new(self) -> None:
+        for event in as_json(self._events):
+            self._console.event(event)
+        for row in self._rows.new_rows():
+            self._console.log(row)
+
+    def close(self) -> None:
+        self._events.close()
+        self._rows.close()
 
 
 def _is_over(run_dir: RunDir, number: int, attempt: int | None) -> bool:

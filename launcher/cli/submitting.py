@@ -19,8 +19,17 @@ from launcher.cli.asking import (
     wait_timeout_option,
 )
 from launcher.cli.clusters import known_clusters
-from launcher.cli.jobs import exit_code_of, open_jobs, remote_command, run_there, shared_storage
+from launcher.cli.jobs import (
+    exit_code_of,
+    open_jobs,
+    remote_command,
+    run_there,
+    shared_storage,
+    with_cluster,
+)
 from launcher.cluster.names import Cluster
+
+_LAST_LINES = 5
 
 
 @click.command()
@@ -62,10 +71,12 @@ def submit(
     )
     _announce(run_id, there, place, output=output)
     if follow or wait:
-        if follow:
-            for text in jobs.follow(run_id):
-                click.echo(text, nl=False, err=output == "json")
-        sys.exit(exit_code_of(jobs.wait(run_id)))
+        for text in jobs.follow(run_id) if follow else ():
+            click.echo(with_cluster(text, there), nl=False, err=output == "json")
+        job = jobs.wait(run_id)
+        if not follow:
+            say(with_cluster(_last_words(jobs.output(run_id), run_id), there))
+        sys.exit(exit_code_of(job))
 
 
 def resume_there(
@@ -92,6 +103,13 @@ def _changes(overrides: Sequence[str], wait_timeout_s: float) -> Iterator[str]:
     yield from (f"--set={override}" for override in overrides)
 
 
+def _last_words(output: str, run_id: str) -> str:
+    """How the run ended, as it said itself; else the last lines of whatever ended it."""
+    lines = output.splitlines()
+    ends = [number for number, line in enumerate(lines) if line.startswith(f"{run_id} ")]
+    return "\n".join(lines[ends[-1] :] if ends else lines[-_LAST_LINES:])
+
+
 def _announce(run_id: str, cluster: Cluster, storage: str, *, output: str) -> None:
     if output == "json":
         url = f"{cluster.url}/#/jobs/{run_id}"
@@ -100,6 +118,6 @@ def _announce(run_id: str, cluster: Cluster, storage: str, *, output: str) -> No
     where = f"--cluster {cluster} --storage {storage}"
     click.echo(run_id)
     say(f"dashboard: {cluster.url}/#/jobs/{run_id}")
-    say(f"output:    launcher logs {run_id} -f {where}")
+    say(f"progress:  launcher logs {run_id} -f {where}")
     say(f"how it is: launcher show {run_id} {where}")
     say(f"end it:    launcher stop {run_id} {where}")

@@ -157,7 +157,9 @@ def _code(here: RunDir, code_dir: str) -> Path:
 def _refuse_finished(run_dir: RunDir, earlier: RunPlan, plan: RunPlan, *, output: str) -> None:
     """Ends the command, as the run did, where there is nothing left to train."""
     ended = run_dir.read_json(rundir.OUTCOME)
-    if ended and ended["status"] == "succeeded" and earlier.train.limits == plan.train.limits:
+    asked = {limit.unit: limit.count for limit in plan.train.limits}
+    no_later = all(asked.get(limit.unit, math.inf) <= limit.count for limit in earlier.train.limits)
+    if ended and ended["status"] == "succeeded" and no_later:
         say(
             f"{run_dir.run_id} is finished, at step {ended['step']}; to go on, give it a later "
             f"end: {' '.join(f'--set train.max_{limit.unit}=N' for limit in earlier.train.limits)}"

@@ -5,13 +5,15 @@ Ray's own command does it; for clouds, Ray's cluster launcher and KubeRay do mor
 
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from launcher.errors import ClusterError
+from launcher.errors import ClusterError, SpecError
 from launcher.resources import inherited_environment
+from launcher.resources.network import interface_of
 
 _HEALTH = {
     # A host that is cut off is given up after five checks, of 2 s each and 2 s apart; with Ray's
@@ -21,10 +23,12 @@ _HEALTH = {
     "RAY_health_check_failure_threshold": "5",
 }
 _LAST_LINES = 5
+_KNOCK_S = 5.0
 
 
 def start_head(address: str, *, port: int, dashboard_port: int, cpus: int | None) -> Path:
     """Starts a head that asks for a token; returns the file that has it."""
+    _require_own(address)
     token = Path.home() / ".ray" / "auth_token"
     if not token.exists():
         token.parent.mkdir(mode=0o700, exist_ok=True)
@@ -45,13 +49,39 @@ def start_head(address: str, *, port: int, dashboard_port: int, cpus: int | None
 
 
 def join(head: str, *, address: str, token_file: Path, cpus: int | None) -> None:
-    """Starts a host of the cluster whose head is at HOST:PORT."""
+    """Starts a host of the cluster whose head is at HOST:PORT.
+
+    SpecError and ClusterError where that cannot be, before Ray waits for it in silence.
+    """
     if not token_file.is_file():
         raise ClusterError(f"there is no token in {token_file}; copy the head's ~/.ray/auth_token")
+    _require_own(address)
+    _require_answer(head)
     _ray_start(
         [f"--address={head}", f"--node-ip-address={address}", *_cpus(cpus)],
         {"RAY_AUTH_TOKEN_PATH": str(token_file.absolute())},
     )
+
+
+def _require_own(address: str) -> None:
+    if not interface_of(address):
+        raise SpecError(
+            f"--address is {address}, which no interface of this host has; name the one by which "
+            "the others reach it (`ip addr` lists them)"
+        )
+
+
+def _require_answer(head: str) -> None:
+    host, colon, port = head.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise SpecError(f"the head is {head}, without a port; try {host or head}:6379")
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"nothing answers at {head} ({error.strerror or error}); is the head up, and is this "
+            "its address and the port where hosts join (6379)?"
+        ) from error
 
 
 def _cpus(cpus: int | None) -> list[str]:
@@ -70,6 +100,8 @@ def _ray_start(arguments: Sequence[str], environment: dict[str, str]) -> None:
         text=True,
         check=False,
     )
+    if "AuthenticationError" in done.stdout:
+        raise ClusterError("the cluster refuses this token; copy the head's ~/.ray/auth_token anew")
     if done.returncode != 0:
         said = "\n".join(done.stdout.strip().splitlines()[-_LAST_LINES:])
         raise ClusterError(f"`ray start` failed with code {done.returncode}:\n{said}")

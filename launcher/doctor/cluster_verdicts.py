@@ -158,6 +158,11 @@ def storage(
     }
     if bad:
         fix = f"let all hosts share {place} and write there, or name another one with --storage"
+        if any("credentials" in found for found in bad.values()):
+            fix = (
+                "give them where Ray starts there: in the environment of `launcher cluster up` or "
+                "`join`, or where the store's own client looks, such as ~/.aws"
+            )
         yield Check("storage", "FAIL", merged(bad).replace(probe, place), fix)
     yield from silent_hosts("storage", silent, fix=f"look at the file system of {place} there")
     if not bad and not silent:

@@ -184,9 +184,10 @@ def test_a_finished_run_says_so_and_goes_on_when_it_gets_a_later_end(
     unbroken: Launcher, tmp_path: Path
 ) -> None:
     before = unbroken.rows()
-    again = unbroken.resume()
-    assert again.exit_code == 0
-    assert "is finished, at step 30" in again.stderr
+    for changes in ((), ("--set", "train.max_epochs=2")):
+        again = unbroken.resume(*changes)
+        assert again.exit_code == 0
+        assert "is finished, at step 30" in again.stderr
     assert unbroken.rows() == before
     shutil.copytree(unbroken.folder, tmp_path, dirs_exist_ok=True)
     with Launcher(tmp_path / "job.yaml") as launcher:
