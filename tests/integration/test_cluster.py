@@ -231,23 +231,6 @@ def test_the_doctor_names_the_host_that_has_another_storage_and_a_spec_too_large
     ]
 
 
-def test_a_worker_host_that_dies_is_replaced_and_changes_nothing(
-    lab: Lab, unbroken: Launcher
-) -> None:
-    run_dir = lab.submit(lab.job("dies", model__args={"forward_s": 0.2}))
-    reach(run_dir, 6)
-    lab.one.kill()
-    lab.join(lab.two)
-    outcome = lab.wait(run_dir)
-    assert outcome["attempts"] == 2
-    (failure,) = events(run_dir, "failure")
-    assert failure["kind"] == "lost"
-    assert failure["message"] == f"rank 1: host {lab.one.address} was lost"
-    assert placed(run_dir)[-1] == [lab.head.address, lab.two.address]
-    assert_same_as_local(run_dir, unbroken)
-    lab.join(lab.one)
-
-
 def test_a_worker_host_that_is_cut_off_is_given_up_and_the_run_goes_on(
     lab: Lab, unbroken: Launcher
 ) -> None:
@@ -265,22 +248,34 @@ def test_a_worker_host_that_is_cut_off_is_given_up_and_the_run_goes_on(
     lab.join(worker)
 
 
-def test_a_host_that_is_to_be_taken_away_is_left_after_a_save(lab: Lab, unbroken: Launcher) -> None:
+def test_a_host_that_is_to_be_taken_away_is_left_after_a_save_and_one_that_dies_is_replaced(
+    lab: Lab, unbroken: Launcher
+) -> None:
     lab.complete()
-    run_dir = lab.submit(lab.job("drained", model__args={"forward_s": 0.3}))
+    run_dir = lab.submit(lab.job("moved", model__args={"forward_s": 0.3}))
     reach(run_dir, 6)
     (before,) = placed(run_dir)
-    (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
+    worker, other = sorted((lab.one, lab.two), key=lambda host: host.address not in before)
     lab.drain(worker)
-    lab.wait(run_dir)
+    eventually(lambda: len(events(run_dir, "training")) == 2, timeout_s=60, what="another attempt")
     assert events(run_dir, "failure") == []
-    assert worker.address not in placed(run_dir)[-1]
     (moving,) = events(run_dir, "moving")
     assert moving["reason"] == f"Ray is about to take away {worker.address}"
-    _, again = events(run_dir, "attempt")
-    assert again["checkpoint"] == f"checkpoints/step-{events(run_dir, 'training')[1]['step']:08d}"
-    assert_same_as_local(run_dir, unbroken)
+    saved_at = events(run_dir, "training")[1]["step"]
+    assert events(run_dir, "attempt")[1]["checkpoint"] == rundir.checkpoint_name(saved_at)
+    assert placed(run_dir)[-1] == [lab.head.address, other.address]
+
+    reach(run_dir, saved_at + 2)
     worker.kill()
+    other.kill()
+    lab.join(worker)
+    outcome = lab.wait(run_dir)
+    assert outcome["attempts"] == 3
+    (failure,) = events(run_dir, "failure")
+    assert failure["kind"] == "lost"
+    assert failure["message"] == f"rank 1: host {other.address} was lost"
+    assert placed(run_dir)[-1] == [lab.head.address, worker.address]
+    assert_same_as_local(run_dir, unbroken)
 
 
 def test_a_bucket_is_storage_for_hosts_that_share_no_folder(
@@ -312,31 +307,31 @@ def test_a_bucket_is_storage_for_hosts_that_share_no_folder(
     lab.complete()
 
 
-def test_a_run_whose_driver_was_killed_goes_on_with_the_code_it_was_sent_with(
+def test_a_run_that_was_stopped_and_one_whose_driver_was_killed_go_on_with_their_own_code(
     lab: Lab, unbroken: Launcher
 ) -> None:
-    spec = lab.job("driver", model__args={"forward_s": 0.1})
+    spec = lab.job("driver", model__args={"forward_s": 0.3})
     run_dir = lab.submit(spec)
     reach(run_dir, 6)
     spec.with_name("tiny.py").write_text("raise SystemExit('other code')")
-    for process in lab.head.processes():
-        if run_dir.run_id in " ".join(process.cmdline()) and "launcher" in process.cmdline():
-            process.kill()
-    assert lab.wait(run_dir, exit_code=13)["status"] == "lost"
-    done = lab.laptop.launcher("resume", run_dir.run_id, "--cluster", "lab", "-o", "json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(done.stdout)["attempts"] == 2
-    assert_same_as_local(run_dir, unbroken)
-
-
-def test_stop_takes_a_checkpoint_first(lab: Lab, unbroken: Launcher) -> None:
-    run_dir = lab.submit(lab.job("stop", model__args={"forward_s": 0.4}))
-    reach(run_dir, 6)
     stopped = lab.ask("stop", run_dir.run_id)
     assert (stopped["status"], stopped["exit_code"]) == ("stopped", 20)
     assert stopped["checkpoint"].endswith(f"{stopped['step']:08d}")
-    resumed = lab.laptop.launcher("resume", run_dir.run_id, "--cluster", "lab")
-    assert resumed.returncode == 0, resumed.stdout
+
+    resume = ("resume", run_dir.run_id, "--cluster", "lab")
+    resuming = lab.laptop.start(sys.executable, "-m", "launcher", *resume)
+    reach(run_dir, stopped["step"] + 6)
+    for process in lab.head.processes():
+        command = process.cmdline()
+        if run_dir.run_id in " ".join(command) and "launcher" in command:
+            process.kill()
+    resuming.communicate(timeout=60)
+    assert resuming.returncode == 13
+    assert lab.wait(run_dir, exit_code=13)["status"] == "lost"
+
+    done = lab.laptop.launcher(*resume, "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["attempts"] == 3
     assert_same_as_local(run_dir, unbroken)
 
 
