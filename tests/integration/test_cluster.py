@@ -234,18 +234,20 @@ def test_the_doctor_names_the_host_that_has_another_storage_and_a_spec_too_large
 def test_a_worker_host_that_is_cut_off_is_given_up_and_the_run_goes_on(
     lab: Lab, unbroken: Launcher
 ) -> None:
+    lab.complete()
     run_dir = lab.submit(lab.job("cut", model__args={"forward_s": 0.2}))
     reach(run_dir, 6)
     (before,) = placed(run_dir)
     (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
     worker.cut_off()
-    outcome = lab.wait(run_dir)
+    try:
+        outcome = lab.wait(run_dir)
+    finally:
+        worker.kill()
+        worker.reconnect()
     assert outcome["attempts"] == 2
     assert worker.address not in placed(run_dir)[-1]
     assert_same_as_local(run_dir, unbroken)
-    worker.kill()
-    worker.reconnect()
-    lab.join(worker)
 
 
 def test_a_host_that_is_to_be_taken_away_is_left_after_a_save_and_one_that_dies_is_replaced(
