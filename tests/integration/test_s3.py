@@ -9,7 +9,7 @@ import pytest
 
 from launcher import rundir
 from tests import s3
-from tests.job import LAST_STEP, Launcher, eventually, reproducible, weights, write_job
+from tests.job import LAST_STEP, Command, Launcher, eventually, reproducible, weights, write_job
 from tests.s3 import Server
 
 pytestmark = pytest.mark.integration
@@ -43,6 +43,20 @@ def launcher_at(bucket: Server, folder: Path, name: str, **model: Any) -> Launch
     return Launcher(spec, storage=f"{bucket.storage}/{name}")
 
 
+def start_and_train(launcher: Launcher) -> Command:
+    """A run that goes on; the bucket has rows of it."""
+    command = launcher.start_run()
+    eventually(lambda: launcher.run_dirs and launcher.rows(), what="rows there")
+    return command
+
+
+def start_and_save(launcher: Launcher) -> Command:
+    """A run that goes on; the bucket has a checkpoint of it."""
+    command = start_and_train(launcher)
+    eventually(launcher.steps, what="a checkpoint there")
+    return command
+
+
 def assert_as_unbroken(launcher: Launcher, unbroken: Launcher) -> None:
     assert weights(launcher.run_dir) == weights(unbroken.run_dir)
     assert reproducible(launcher.rows()) == reproducible(unbroken.rows())
@@ -67,8 +81,7 @@ def test_a_launcher_that_is_killed_leaves_a_run_that_goes_on_from_the_bucket(
     bucket: Server, unbroken: Launcher, tmp_path: Path
 ) -> None:
     with launcher_at(bucket, tmp_path, "killed", **SLOW) as launcher:
-        command = launcher.start_run()
-        eventually(lambda: launcher.run_dirs and launcher.steps(), what="a checkpoint there")
+        command = start_and_save(launcher)
         command.process.kill()
         command.process.wait()
         ended = launcher.resume()
@@ -81,8 +94,7 @@ def test_a_rank_that_is_killed_costs_the_steps_since_the_last_checkpoint(
     bucket: Server, unbroken: Launcher, tmp_path: Path
 ) -> None:
     with launcher_at(bucket, tmp_path, "rank", **SLOW) as launcher:
-        command = launcher.start_run()
-        eventually(lambda: launcher.run_dirs and launcher.steps(), what="a checkpoint there")
+        command = start_and_save(launcher)
         launcher.ranks()[1].kill()
         ended = command.wait()
         assert ended.exit_code == 0, ended.stderr
@@ -94,8 +106,7 @@ def test_a_run_in_a_bucket_is_looked_at_and_stopped_from_anywhere(
     bucket: Server, tmp_path: Path
 ) -> None:
     with launcher_at(bucket, tmp_path, "watched", forward_s=0.6) as launcher:
-        command = launcher.start_run()
-        eventually(lambda: launcher.run_dirs and launcher.rows(), what="rows there")
+        command = start_and_train(launcher)
         (listed,) = launcher.start("ls", "-o", "json").wait().outcome["runs"]
         assert listed["status"] == "running"
         second = launcher.resume()
@@ -114,8 +125,7 @@ def test_a_bucket_that_is_away_for_a_while_is_waited_for(
     bucket: Server, unbroken: Launcher, tmp_path: Path
 ) -> None:
     with launcher_at(bucket, tmp_path, "away", **SLOW) as launcher:
-        command = launcher.start_run()
-        eventually(lambda: launcher.run_dirs and launcher.rows(), what="rows there")
+        command = start_and_train(launcher)
         bucket.process.send_signal(signal.SIGSTOP)
         try:
             eventually(lambda: not launcher.ranks(), what="the end of training")

@@ -208,6 +208,8 @@ class _Outlook:
         self._next_look = time.monotonic() + _LOOK_S
         if leaving := cluster.draining() & self._own.keys():
             return f"Ray is about to take away {', '.join(self._own[node] for node in leaving)}"
+        if not self._larger:
+            return ""
         before, self._seen = self._seen, largest(self._larger, self._nodes(), self._need)
         return f"there is room for {self._seen} ranks" if before and self._seen else ""
 

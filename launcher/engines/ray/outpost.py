@@ -13,6 +13,9 @@ from launcher.errors import StorageError
 from launcher.mirror import Mirror
 from launcher.rundir import RunDir, checkpoint_step, rank_log
 
+_MOST_BYTES = 1 << 20
+"""Of one file in one message, however much a rank prints."""
+
 
 class Outpost:
     """One attempt, as one host has it."""
@@ -86,6 +89,3 @@ class _Tail:
             if whole:
                 return Growth(name=self._name, text=whole.decode(errors="replace"))
         return None
-
-
-_MOST_BYTES = 1 << 20
