@@ -66,6 +66,13 @@ class Lab:
             if not host.processes():
                 self.join(host)
 
+    def workers(self, run_dir: RunDir) -> tuple[Host, Host]:
+        """The one on which the run trains beside the head, and the other one."""
+        (before,) = placed(run_dir)
+        mine, other = sorted((self.one, self.two), key=lambda host: host.address not in before)
+        assert mine.address in before
+        return mine, other
+
     def drain(self, host: Host) -> None:
         """Says to Ray, as a cloud does, that the host will be taken away in a minute."""
         code = (
@@ -237,8 +244,7 @@ def test_a_worker_host_that_is_cut_off_is_given_up_and_the_run_goes_on(
     lab.complete()
     run_dir = lab.submit(lab.job("cut", model__args={"forward_s": 0.2}))
     reach(run_dir, 6)
-    (before,) = placed(run_dir)
-    (worker,) = [host for host in (lab.one, lab.two) if host.address in before]
+    worker, _ = lab.workers(run_dir)
     worker.cut_off()
     try:
         outcome = lab.wait(run_dir)
@@ -256,8 +262,7 @@ def test_a_host_that_is_to_be_taken_away_is_left_after_a_save_and_one_that_dies_
     lab.complete()
     run_dir = lab.submit(lab.job("moved", model__args={"forward_s": 0.3}))
     reach(run_dir, 6)
-    (before,) = placed(run_dir)
-    worker, other = sorted((lab.one, lab.two), key=lambda host: host.address not in before)
+    worker, other = lab.workers(run_dir)
     lab.drain(worker)
     eventually(lambda: len(events(run_dir, "training")) == 2, timeout_s=60, what="another attempt")
     assert events(run_dir, "failure") == []
