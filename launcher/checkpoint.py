@@ -113,8 +113,7 @@ def publish(run_dir: RunDir, name: str, folder: Path) -> None:
     """Copies a checkpoint's files to the run's URL; there, too, the manifest comes last."""
     target, manifest = run_dir.stored, (folder / rundir.MANIFEST).read_bytes()
     target.remove(f"{name}/{rundir.MANIFEST}")
-    for file in json.loads(manifest)["files"]:
-        target.put(f"{name}/{file}", folder / file)
+    storage.put(folder, target.path(name), list(json.loads(manifest)["files"]))
     target.write(f"{name}/{rundir.MANIFEST}", manifest)
 
 
@@ -123,8 +122,8 @@ def fetch(run_dir: RunDir, name: str) -> None:
     if not name or not run_dir.folder or run_dir.exists(f"{name}/{rundir.MANIFEST}"):
         return
     files = [file for file in run_dir.stored.names(name) if file != rundir.MANIFEST]
-    for file in (*files, rundir.MANIFEST):
-        storage.get(run_dir.path(f"{name}/{file}"), run_dir.local(f"{name}/{file}"))
+    for those in (files, [rundir.MANIFEST]):
+        storage.get(run_dir.path(name), run_dir.local(name), those)
 
 
 @contextlib.contextmanager

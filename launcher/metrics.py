@@ -70,7 +70,7 @@ def complete(run_dir: RunDir) -> None:
         return
     own, stored = (list(place.read_lines(rundir.METRICS)) for place in (run_dir, run_dir.stored))
     if len(own) > len(stored):
-        run_dir.stored.put(rundir.METRICS, run_dir.local(rundir.METRICS))
+        run_dir.bring(rundir.METRICS)
 
 
 class Follower:

@@ -156,7 +156,7 @@ class Mirror:
         if signature == self._sent.get(name):
             return
         with contextlib.suppress(FileNotFoundError):  # it is being replaced
-            self._run_dir.stored.put(name, self._run_dir.local(name))
+            self._run_dir.bring(name)
             self._sent[name] = signature
         now = time.monotonic()
         self._due[name] = now + _COST * (now - started)

@@ -162,9 +162,9 @@ class RunDir:
         with storage.storage_errors(str(path)), path.open("ab", buffering=0) as file:
             storage.append_line(file, row)
 
-    def put(self, name: str, file: Path) -> None:
-        """Copies a file of this host there."""
-        storage.put(file, self._at(name))
+    def bring(self, *names: str) -> None:
+        """Copies files of its folder to its URL; FileNotFoundError when one is gone."""
+        storage.put(self.local(), self.url, names)
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder, if it is there."""

@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any, cast
@@ -139,22 +139,30 @@ def write_new(place: str, data: bytes) -> bool:
     return True
 
 
-def put(file: Path, place: str) -> None:
-    """Copies a file of this host there; FileNotFoundError when it is gone."""
-    if not file.exists():
-        raise FileNotFoundError(file)
+def put(folder: Path, place: str, names: Sequence[str]) -> None:
+    """Copies these files of a folder there, several at a time where the storage takes that.
+
+    FileNotFoundError when one of them is gone.
+    """
+    for name in names:
+        if not (folder / name).exists():
+            raise FileNotFoundError(folder / name)
     fs, path = _open_fs(place)
     with storage_errors(place):
-        fs.put_file(str(file), path)
+        fs.put([f"{folder}/{name}" for name in names], [f"{path}/{name}" for name in names])
 
 
-def get(place: str, file: Path) -> None:
-    """Copies a file from there to this host; FileNotFoundError when there is none."""
+def get(place: str, folder: Path, names: Sequence[str]) -> None:
+    """Copies these files from there into a folder of this host, several at a time.
+
+    FileNotFoundError when one of them is not there.
+    """
     fs, path = _open_fs(place)
-    with storage_errors(str(file)):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with storage_errors(str(folder)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
     with reading_errors(place):
-        fs.get_file(path, str(file))
+        fs.get([f"{path}/{name}" for name in names], [f"{folder}/{name}" for name in names])
 
 
 def make_folder(place: str) -> None:

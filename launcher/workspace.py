@@ -39,9 +39,8 @@ def opened(run_dir: RunDir, *, wanted: Callable[[str], bool]) -> Iterator[RunDir
 
 def fetch(here: RunDir, *, wanted: Callable[[str], bool]) -> None:
     """Copies the files that are wanted from the run's URL into its folder."""
-    for name in storage.files_below(here.url):
-        if wanted(name):
-            storage.get(here.path(name), here.local(name))
+    names = [name for name in storage.files_below(here.url) if wanted(name)]
+    storage.get(here.url, here.local(), names)
 
 
 def with_code_here(plan: RunPlan, here: RunDir) -> RunPlan:
@@ -131,7 +130,7 @@ def _bring(left: RunDir) -> None:
         if of_driver_and_ranks(name) and not path.name.startswith("."):
             there = left.stored.read(name) if left.stored.exists(name) else b""
             if path.stat().st_size > len(there) and path.read_bytes().startswith(there):
-                left.stored.put(name, path)
+                left.bring(name)
     newest = checkpoint.newest_valid(left).name
     is_newer = rundir.checkpoint_step(newest) > max(
         checkpoint.committed_steps(left.stored), default=0

@@ -1,7 +1,7 @@
 """What a run's folder has comes to its URL: a checkpoint whole or not at all."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,10 +75,10 @@ def test_a_copy_that_breaks_off_is_no_checkpoint(
     write(run_dir, 1)
     put = storage.put
 
-    def put_or_break(file: Path, place: str) -> None:
-        if file.name == rundir.STATE:
+    def put_or_break(folder: Path, place: str, names: Sequence[str]) -> None:
+        put(folder, place, [name for name in names if name != rundir.STATE])
+        if rundir.STATE in names:
             raise StorageError("the network is gone")
-        put(file, place)
 
     monkeypatch.setattr(storage, "put", put_or_break)
     with pytest.raises(StorageError):

@@ -117,8 +117,8 @@ def _keep_code(here: RunDir) -> None:
     with storage_errors(str(code)):
         shutil.copytree(Path(), code)
     if here.folder:
-        for file in (path for path in code.rglob("*") if path.is_file()):
-            here.stored.put(str(file.relative_to(here.local())), file)
+        files = [path for path in code.rglob("*") if path.is_file()]
+        here.bring(*(str(file.relative_to(here.local())) for file in files))
 
 
 @contextlib.contextmanager
