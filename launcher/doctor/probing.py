@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from launcher.rundir import PROBE, RunDir
+from launcher.storage import is_url
 
 _WRITTEN = b"written by launcher doctor"
 
@@ -18,7 +19,7 @@ _WRITTEN = b"written by launcher doctor"
 def write_trouble(storage: str) -> str:
     """Why nothing can be written to the storage, empty when it can; leaves nothing behind."""
     try:
-        if is_local(storage):
+        if not is_url(storage):
             with tempfile.TemporaryFile(dir=_nearest(storage)) as file:
                 file.write(_WRITTEN)
         else:
@@ -32,14 +33,14 @@ def write_trouble(storage: str) -> str:
 
 def free_bytes(storage: str) -> float:
     """Bytes free for a local storage; of any other, infinity."""
-    return shutil.disk_usage(_nearest(storage)).free if is_local(storage) else float("inf")
+    return float("inf") if is_url(storage) else shutil.disk_usage(_nearest(storage)).free
 
 
 @contextlib.contextmanager
 def probe(storage: str, *, marker: str) -> Iterator[RunDir]:
     """A folder in the storage, like that of a run, with the probe by which hosts know it."""
     run_dir = RunDir(f"{storage.rstrip('/')}/.doctor-{marker}")
-    missing = _missing(storage) if is_local(storage) else []
+    missing = [] if is_url(storage) else _missing(storage)
     try:
         run_dir.write(PROBE, marker.encode())
         yield run_dir
@@ -48,10 +49,6 @@ def probe(storage: str, *, marker: str) -> Iterator[RunDir]:
         for folder in missing:
             with contextlib.suppress(OSError):  # a run has been put there meanwhile
                 folder.rmdir()
-
-
-def is_local(storage: str) -> bool:
-    return "://" not in storage
 
 
 def _missing(storage: str) -> list[Path]:
