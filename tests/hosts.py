@@ -17,6 +17,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.job import eventually
+
 BRIDGE = "lnch0"
 _OWN = Path("/tmp/launcher-test-own")
 """Where each has a file system of its own, for what must not be shared by accident."""
@@ -95,13 +97,18 @@ class Host:
             ["ip", "netns", "pids", self.name], capture_output=True, text=True, check=True
         )
         pids = [int(pid) for pid in listed.stdout.split()]
-        return [psutil.Process(pid) for pid in pids if pid != self._holder.pid]
+        found = []
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                found.append(psutil.Process(pid))
+        return [process for process in found if process.pid != self._holder.pid]
 
     def kill(self) -> None:
-        """Ends everything there at once, as a power cut does."""
+        """Ends everything there at once, as a power cut does; all of it is gone afterwards."""
         for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
+        eventually(lambda: not self.processes(), what=f"the end of what ran on {self.name}")
 
     def close(self) -> None:
         """Ends what keeps its namespaces."""
