@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ _HEALTH = {
 }
 _LAST_LINES = 5
 _KNOCK_S = 5.0
+_COMING_UP_S = 10.0
+"""A network that has just come up, or a head that starts beside this host, is waited for."""
+_BETWEEN_KNOCKS_S = 0.5
 
 
 def start_head(address: str, *, port: int, dashboard_port: int, cpus: int | None) -> Path:
@@ -75,13 +79,22 @@ def _require_answer(head: str) -> None:
     host, colon, port = head.rpartition(":")
     if not colon or not port.isdecimal():
         raise SpecError(f"the head is {head}, without a port; try {host or head}:6379")
+    deadline = time.monotonic() + _COMING_UP_S
+    while error := _knock(host, int(port)):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"nothing answers at {head} ({error.strerror or error}); is the head up, and is "
+                "this its address and the port where hosts join (6379)?"
+            ) from error
+        time.sleep(_BETWEEN_KNOCKS_S)
+
+
+def _knock(host: str, port: int) -> OSError | None:
     try:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+        socket.create_connection((host, port), timeout=_KNOCK_S).close()
     except OSError as error:
-        raise ClusterError(
-            f"nothing answers at {head} ({error.strerror or error}); is the head up, and is this "
-            "its address and the port where hosts join (6379)?"
-        ) from error
+        return error
+    return None
 
 
 def _cpus(cpus: int | None) -> list[str]:
