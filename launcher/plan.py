@@ -65,6 +65,8 @@ class Train(Frozen):
     clip_grad_norm: float
     """Largest total L2 norm of the gradients; 0.0: not clipped."""
     compile: bool
+    recomputed: tuple[str, ...]
+    """Import paths of module classes whose activations backward computes again."""
 
 
 class Loader(Frozen):
@@ -95,6 +97,15 @@ class Ddp(Frozen):
 
     name: Literal["ddp"] = "ddp"
     find_unused_parameters: bool
+
+
+class Deepspeed(Frozen):
+    """DeepSpeed's engine: optimizer state (ZeRO 1), gradients (2), weights (3) are split."""
+
+    name: Literal["deepspeed"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2, 3]
+    config: dict[str, Any]
+    """All that the engine is configured with, in DeepSpeed's own words."""
 
 
 class Ranks(Frozen):
@@ -163,7 +174,7 @@ class RunPlan(Frozen):
     train: Train
     loader: Loader
     evaluation: Evaluation
-    strategy: Ddp
+    strategy: Annotated[Ddp | Deepspeed, Field(discriminator="name")]
     ranks: Ranks
     checkpoint: Checkpoint
     retries: Retries

@@ -13,6 +13,7 @@ from pydantic_core import CoreSchema
 Key = tuple[str | int, ...]
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
+ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")]
 
 
 class Section(BaseModel):
@@ -39,7 +40,7 @@ class Shorthand(Section):
 class Target(Shorthand):
     """A callable to import, and the keyword arguments it is called with."""
 
-    target: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$")]
+    target: ImportPath
     """Import path, `package.module:name` or dotted. The spec's folder is importable."""
 
     args: dict[str, Any] = {}
@@ -118,6 +119,10 @@ class Train(Section):
     compile: bool = False
     """Compile the model with torch.compile."""
 
+    recompute: list[ImportPath] = []
+    """Module classes, such as `digits:Block`: what their forward keeps for backward is dropped and
+    computed again, which takes time and saves memory (activation checkpointing)."""
+
 
 class Eval(Section):
     """When the evaluation data is measured, and by what."""
@@ -132,11 +137,29 @@ class Eval(Section):
 class Strategy(Shorthand):
     """How ranks train together."""
 
-    name: Literal["ddp"] = "ddp"
-    """`ddp`: every rank holds the whole model, gradients are averaged."""
+    name: Literal["ddp", "deepspeed"] = "ddp"
+    """`ddp`: every rank holds the whole model, gradients are averaged. `deepspeed`: its engine,
+    with what ZeRO splits over the ranks."""
 
     find_unused_parameters: bool = False
-    """Set it when some parameters get no gradient in some steps; costs a graph walk each step."""
+    """With `ddp`, where some parameters get no gradient in some steps; costs a graph walk each."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = None
+    """With `deepspeed`: 0 splits nothing, 1 the optimizer's state, 2 gradients too, 3 weights too;
+    absent: that of `config`, else 2."""
+
+    offload_optimizer: Literal["cpu", "nvme"] | None = None
+    """With `deepspeed`: where the optimizer's state is kept instead of on the GPU."""
+
+    offload_parameters: Literal["cpu", "nvme"] | None = None
+    """With ZeRO 3: where weights are kept while they are not used."""
+
+    nvme_path: str | None = None
+    """Folder on a fast local disk, for what is offloaded to `nvme`."""
+
+    config: str | dict[str, Any] | None = None
+    """A DeepSpeed config, inline or the path of its JSON file beside the spec, for all that has no
+    field here. Where it says the same as the spec it must agree."""
 
 
 class Resources(Section):

@@ -15,10 +15,11 @@ from launcher.planner.hardware import (
     plan_loader,
     plan_ranks,
 )
+from launcher.planner.engine_config import plan_strategy
 from launcher.planner.problems import ALWAYS_MEASURED, PERPLEXITY, metric_name, problems
 from launcher.planner.resizing import resized, world_sizes
 from launcher.resources import Resources
-from launcher.spec import JobSpec, Target
+from launcher.spec import JobSpec, Strategy, Target
 from launcher.spec import Resources as AskedResources
 
 __all__ = ["changes_refused", "make_plan", "problems", "resized", "world_sizes"]
@@ -57,9 +58,7 @@ def make_plan(
         train=train,
         loader=plan_loader(spec.data.loader if spec.data else None, ranks, choices),
         evaluation=_evaluation(spec, choices),
-        strategy=planned.Ddp(
-            find_unused_parameters=bool(spec.strategy and spec.strategy.find_unused_parameters)
-        ),
+        strategy=plan_strategy(spec.strategy or Strategy(), train, ranks, choices),
         ranks=ranks,
         checkpoint=_checkpoint(spec, choices),
         retries=_retries(spec, choices),
@@ -112,6 +111,7 @@ def _train(
         precision=pick_precision(train, resources, ranks, choices),
         clip_grad_norm=train.clip_grad_norm or 0.0,
         compile=train.compile,
+        recomputed=tuple(train.recompute),
     )
 
 
