@@ -4,7 +4,7 @@ Two real implementations of each exist or are planned for; everything else is ca
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,6 +16,8 @@ from launcher.rundir import RunDir
 if TYPE_CHECKING:  # the command line reads this file and must not pay for torch
     from torch import Tensor, nn
     from torch.utils.data import Dataset
+
+    from launcher.tensor_files import Part
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,11 @@ class Strategy(Protocol):
     """How ranks train together. Every method is called by every rank."""
 
     model: "nn.Module"
-    """What a training step calls."""
+    """What a training step calls, on all ranks equally often: it may communicate."""
     bare_model: "nn.Module"
-    """The user's own module, for evaluation: calling it never communicates."""
+    """The user's own module, for evaluation; the same holds for it."""
+    splits: bool
+    """Whether other ranks than 0 hold parts of what is saved."""
 
     def forward(self, *, last: bool) -> AbstractContextManager[None]:
         """Around the forward and backward of a micro-batch; gradients are shared after the last."""
@@ -97,14 +101,14 @@ class Strategy(Protocol):
     def update(self) -> "dict[str, float | Tensor]":
         """Clips, takes the optimizer and schedule step, clears gradients; returns what to log."""
 
-    def tensors(self) -> "dict[str, dict[str, Tensor]]":
-        """The live tensors that a checkpoint holds, by file ("model", ...) and name."""
+    def tensors(self) -> "dict[str, dict[str, Part]]":
+        """What this rank holds of a checkpoint's tensors, by file ("model", ...) and name."""
 
     def volatile(self) -> frozenset[str]:
         """Names of the model's tensors that may change before the next `update`."""
 
     def scalars(self) -> dict[str, Any]:
-        """The rest of the state, as JSON."""
+        """The rest of the state, as JSON; rank 0's is saved."""
 
     def load(self, tensors: "dict[str, dict[str, Tensor]]", scalars: dict[str, Any]) -> None:
         """Puts a saved state in place, bit for bit."""
@@ -118,30 +122,3 @@ class MetricSink(Protocol):
 
     def close(self) -> None:
         """Everything logged so far is safe when it returns."""
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """What goes through one forward on one rank."""
-
-    batch: Any
-    samples: int
-    """0 where the step has fewer samples than ranks: the batch then only keeps ranks in step."""
-    share: float
-    """samples / samples of the whole step."""
-    last: bool
-
-
-@dataclass(frozen=True)
-class Step:
-    """One rank's part of one optimizer step."""
-
-    number: int
-    """Counts from 1 over the whole run."""
-    epoch: int
-    """Counts from 1."""
-    position: int
-    """Samples of the epoch's order taken once this step is done, over all ranks."""
-    samples: int
-    """Samples of this step over all ranks."""
-    micro_batches: Iterator[MicroBatch]

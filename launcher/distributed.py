@@ -15,9 +15,11 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import HashStore, TCPStore
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+ENDLESS_S = 86_400.0
+"""Engines find hangs and lost peers; ranks that wait for one with slow storage are neither."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,16 @@ def join_process_group(
     rendezvous: Rendezvous | None,
     meeting_timeout_s: float,
     collective_timeout_s: float,
+    alone_too: bool = False,
 ) -> None:
-    """Makes the default process group of this rank; a single rank needs none.
+    """Makes the default process group of this rank; a single rank gets one if `alone_too`.
 
     Nobody leaves it: a rank that is done waits for the others, and all end at once. Tearing the
     group down rank by rank was seen to hang in gloo when a peer was already gone.
     """
     if rendezvous is None:
+        if alone_too and not dist.is_initialized():
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return
     store = TCPStore(
         rendezvous.address,
@@ -112,6 +117,25 @@ def all_reduce_sum(values: Tensor) -> list[float]:
     return PendingSum(values).result()
 
 
+class SideChannel:
+    """Sends tensors on the CPU from rank to rank beside everything else, in any one thread.
+
+    It is a process group of its own, so nothing that training exchanges gets in its way. Made by
+    every rank.
+    """
+
+    def __init__(self) -> None:
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=ENDLESS_S))
+
+    def send(self, values: Tensor, *, to: int) -> None:
+        """Returns when the values may change again."""
+        dist.send(values, to, group=self._group)
+
+    def receive(self, values: Tensor, *, sender: int) -> None:
+        """Fills a contiguous tensor of the size that is sent."""
+        dist.recv(values, sender, group=self._group)
+
+
 def broadcast_buffers(module: nn.Module) -> None:
     """Gives every rank the buffers of rank 0, those that are saved; called by every rank."""
     if dist.is_initialized():
@@ -144,7 +168,7 @@ def set_environment(values: Mapping[str, str]) -> None:
 
 
 def rank_environment(rank: Rank, *, rendezvous: Rendezvous | None, threads: int) -> dict[str, str]:
-    """What libraries expect in the environment of a rank, by torchrun's names."""
+    """What libraries expect in the environment of a rank, by torchrun's and DeepSpeed's names."""
     meeting = (
         {"MASTER_ADDR": rendezvous.address, "MASTER_PORT": str(rendezvous.port)}
         if rendezvous
@@ -156,6 +180,7 @@ def rank_environment(rank: Rank, *, rendezvous: Rendezvous | None, threads: int)
         "WORLD_SIZE": str(rank.world_size),
         "LOCAL_WORLD_SIZE": str(rank.local_world_size),
         "OMP_NUM_THREADS": str(threads),
+        "DS_ACCELERATOR": rank.device.type,
     }
 
 

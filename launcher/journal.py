@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from launcher.contracts import MetricSink, Step
+from launcher.contracts import MetricSink
+from launcher.data.steps import Step
 from launcher.distributed import PendingSum, all_reduce_async
 from launcher.errors import DivergedError
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from launcher.contracts import Step, Strategy, Task
+from launcher.contracts import Strategy, Task
 from launcher.data.loader import StepBatches
 from launcher.data.order import Position
+from launcher.data.steps import Step
 from launcher.evaluation import Evaluation
 from launcher.journal import Journal
 from launcher.plan import RunPlan

@@ -100,7 +100,7 @@ class Ddp(Frozen):
 
 
 class Deepspeed(Frozen):
-    """DeepSpeed's engine: optimizer state (ZeRO 1), gradients (2), weights (3) are split."""
+    """DeepSpeed's engine: ZeRO splits optimizer state (1), gradients too (2), weights too (3)."""
 
     name: Literal["deepspeed"] = "deepspeed"
     zero_stage: Literal[0, 1, 2, 3]

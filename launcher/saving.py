@@ -11,26 +11,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from launcher import checkpoint, rundir, storage, tensor_files
+from launcher import checkpoint, parts, rundir, storage, tensor_files
 from launcher.contracts import Strategy
 from launcher.data.order import Position
 from launcher.distributed import Rank
 from launcher.errors import DivergedError, LauncherError
+from launcher.parts import Parts
 from launcher.rundir import RunDir
 
 _WRITER_NICENESS = 10
 _BEAT_S = 1.0
-Tensors = dict[str, dict[str, Tensor]]
-"""By file ("model", "optimizer") and name."""
 
 
 class Saver:
-    """The checkpoints of one attempt. Every rank calls it; rank 0 alone copies and writes.
+    """The checkpoints of one attempt. Every rank makes and calls it; rank 0 writes the files.
 
     What changes only in the optimizer step is copied while the next step computes its gradients;
     `finish_copy` stands before each optimizer step. The rest is copied on the spot.
@@ -45,11 +45,13 @@ class Saver:
         self._run_dir = run_dir
         self._keep_last = keep_last
         self._writes = rank.rank == 0
+        self._idle = not self._writes and not strategy.splits
+        self._courier = parts.Courier(rank) if strategy.splits and rank.world_size > 1 else None
         self._copier = ThreadPoolExecutor(1, "checkpoint-copy")
         self._writer = ThreadPoolExecutor(1, "checkpoint-write", initializer=_give_way)
         self._copy: Future[None] | None = None
         self._write: Future[None] | None = None
-        self._staging: Tensors = {}
+        self._staging: Parts = {}
         self._blocked_s = 0.0
 
     def save(self, position: Position, beat: Callable[[], None]) -> None:
@@ -58,12 +60,12 @@ class Saver:
         `beat` is called while it waits: slow storage is no hang.
         """
         self.saved_step = position.step
-        if not self._writes:
+        if self._idle:
             return
         with self._blocking():
             self._wait_for_write(beat)
             self._blocked_s = 0.0
-            live, aliases = _split_aliases(self._strategy.tensors())
+            live = self._strategy.tensors()
             state = {
                 "schema": 1,
                 "step": position.step,
@@ -71,7 +73,6 @@ class Saver:
                 "taken": position.taken,
                 "samples": position.samples,
                 "strategy": self._strategy.scalars(),
-                "aliases": aliases,
             }
             ready = _current_event(live)
             volatile, steady = _split_volatile(live, self._strategy.volatile())
@@ -111,32 +112,36 @@ class Saver:
         yield
         self._blocked_s += time.perf_counter() - started
 
-    def _stage(self, live: Tensors, ready: torch.cuda.Event | None) -> None:
+    def _stage(self, live: Parts, ready: torch.cuda.Event | None) -> None:
         """Copies into host memory that is kept from save to save: fresh pages cost more than it."""
-        for group, tensors in live.items():
-            staged = self._staging.setdefault(group, {})
-            for name, tensor in tensors.items():
+        for file, group in live.items():
+            staged = self._staging.setdefault(file, {})
+            for name, part in group.items():
                 if name not in staged:
-                    staged[name] = torch.empty_like(
-                        tensor,
-                        device="cpu",
-                        pin_memory=tensor.is_cuda,
-                        memory_format=torch.contiguous_format,
-                    )
-            if tensors:
-                _copy_all([staged[name] for name in tensors], list(tensors.values()), ready)
+                    staged[name] = replace(part, values=_on_host(part.values))
+            if group:
+                _copy_all(
+                    [staged[name].values for name in group],
+                    [part.values for part in group.values()],
+                    ready,
+                )
 
     def _publish(self, state: dict[str, Any], copy: Future[None]) -> None:
         copy.result()
+        self._refuse_non_finite(state["step"])
+        if self._writes:
+            self._write_files(state)
+        elif self._courier:
+            self._courier.send(self._staging)
+
+    def _write_files(self, state: dict[str, Any]) -> None:
         started = time.perf_counter()
         step = state["step"]
-        self._refuse_non_finite(step)
         name = rundir.checkpoint_name(step)
         try:
             folder = checkpoint.clear(self._run_dir, name)
             with storage.storage_errors(str(folder)):
-                for group, tensors in self._staging.items():
-                    tensor_files.save(tensors, folder / rundir.tensor_file(group))
+                parts.write(folder, self._staging, self._courier)
                 (folder / rundir.STATE).write_text(json.dumps(state))
             checkpoint.commit(self._run_dir, name)
         except LauncherError:
@@ -160,7 +165,7 @@ class Saver:
         """A checkpoint whose weights are not numbers would bury the good one before it."""
         model = self._staging["model"]
         for name, _ in self._strategy.bare_model.named_parameters():
-            if name in model and not _all_finite(model[name]):
+            if name in model and not _all_finite(model[name].values):
                 raise DivergedError(f"{name} is not finite after step {step}; it was not saved")
 
 
@@ -170,8 +175,6 @@ def load(run_dir: RunDir, name: str, strategy: Strategy) -> Position:
     state = json.loads((folder / rundir.STATE).read_text())
     files = sorted(folder.glob(rundir.tensor_file("*")))
     tensors = {path.stem: tensor_files.load(path) for path in files}
-    for alias, owner in state["aliases"].items():
-        tensors["model"][alias] = tensors["model"][owner]
     strategy.load(tensors, state["strategy"])
     return Position(state["step"], state["epoch"], state["taken"], state["samples"])
 
@@ -187,33 +190,25 @@ def _all_finite(tensor: Tensor) -> bool:
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
-def _split_aliases(tensors: Tensors) -> tuple[Tensors, dict[str, str]]:
-    """Keeps one name for weights that are tied, and says which other names share it."""
-    owners: dict[tuple[Any, ...], str] = {}
-    aliases: dict[str, str] = {}
-    for name, tensor in tensors["model"].items():
-        same = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and same in owners:
-            aliases[name] = owners[same]
-        else:
-            owners[same] = name
-    model = {name: t for name, t in tensors["model"].items() if name not in aliases}
-    return {**tensors, "model": model}, aliases
-
-
-def _split_volatile(tensors: Tensors, volatile: Set[str]) -> tuple[Tensors, Tensors]:
+def _split_volatile(live: Parts, volatile: Set[str]) -> tuple[Parts, Parts]:
     """Those of the model that may change at any time, and the rest."""
-    model = tensors["model"]
-    steady = {name: tensor for name, tensor in model.items() if name not in volatile}
+    model = live["model"]
+    steady = {name: part for name, part in model.items() if name not in volatile}
     return (
-        {"model": {name: tensor for name, tensor in model.items() if name in volatile}},
-        {**tensors, "model": steady},
+        {"model": {name: part for name, part in model.items() if name in volatile}},
+        {**live, "model": steady},
     )
 
 
-def _current_event(live: Tensors) -> torch.cuda.Event | None:
+def _on_host(live: Tensor) -> Tensor:
+    return torch.empty_like(
+        live, device="cpu", pin_memory=live.is_cuda, memory_format=torch.contiguous_format
+    )
+
+
+def _current_event(live: Parts) -> torch.cuda.Event | None:
     """Marks, on a GPU, the point at which the state is complete."""
-    if not any(tensor.is_cuda for tensor in live["model"].values()):
+    if not any(part.values.is_cuda for group in live.values() for part in group.values()):
         return None
     event = torch.cuda.Event()
     event.record()

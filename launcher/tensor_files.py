@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import torch
 from torch import Tensor
@@ -49,28 +49,67 @@ _MAX_HEADER_BYTES = 100_000_000
 _METADATA = "__metadata__"
 
 
-def save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes contiguous tensors of the CPU to a new file, straight from their memory.
+@dataclass(frozen=True)
+class Part:
+    """What one rank holds of a tensor that is saved."""
 
-    OSError where the storage takes no more; SpecError for a dtype that the format does not know.
+    values: Tensor
+    """Live, and contiguous where they are not the whole."""
+    shape: tuple[int, ...]
+    """Of the whole."""
+    begin: int
+    """Where in the flattened whole the values begin."""
+
+
+class TensorFile:
+    """A new file for tensors of these dtypes and shapes, whose values are then written in parts.
+
+    SpecError for a dtype that the format does not know.
     """
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
-    header: dict[str, Any] = {}
-    end = 0
-    for name in order:
-        tensor = tensors[name]
-        begin, end = end, end + tensor.nbytes
-        header[name] = {
-            "dtype": _dtype_name(name, tensor.dtype),
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
+
+    def __init__(
+        self, path: Path, described: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
+    ) -> None:
+        header: dict[str, Any] = {}
+        end = 0
+        for name in sorted(described, key=lambda name: (-described[name][0].itemsize, name)):
+            dtype, shape = described[name]
+            begin, end = end, end + math.prod(shape) * dtype.itemsize
+            header[name] = {
+                "dtype": _dtype_name(name, dtype),
+                "shape": list(shape),
+                "data_offsets": [begin, end],
+            }
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % _ALIGNMENT)
+        self._begin = len(text).to_bytes(_LENGTH_BYTES, "little") + text
+        self._offsets = {
+            name: len(self._begin) + entry["data_offsets"][0] for name, entry in header.items()
         }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % _ALIGNMENT)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(_LENGTH_BYTES, "little") + text)
-        for name in order:
-            file.write(_memory(tensors[name]))
+        self._file = path.open("wb", buffering=0)
+
+    def __enter__(self) -> Self:
+        try:
+            self._put(memoryview(self._begin), at=0)
+        except OSError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._file.close()
+
+    def write(self, name: str, values: Tensor, *, begin: int = 0) -> None:
+        """Writes values of a tensor, from the element `begin` of its flattened whole on.
+
+        `values` is contiguous and on the CPU. OSError where the storage takes no more.
+        """
+        self._put(_memory(values), at=self._offsets[name] + begin * values.element_size())
+
+    def _put(self, content: memoryview, *, at: int) -> None:
+        self._file.seek(at)
+        while content:
+            content = content[self._file.write(content) :]
 
 
 def load(path: Path) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The order inside one rank: task, process group, strategy, loop, teardown.
+"""The order inside one rank: process group, task, strategy, loop, teardown.
 
 How the rank's process was started, and what becomes of its report, is the engines' knowledge.
 """
@@ -16,22 +16,20 @@ from launcher.contracts import Attempt, MetricSink
 from launcher.data.loader import StepBatches
 from launcher.data.order import Position
 from launcher.data.randomness import mix, seed_cpu, seed_rank
-from launcher.distributed import Rank, Rendezvous, join_process_group
+from launcher.distributed import ENDLESS_S, Rank, Rendezvous, join_process_group
 from launcher.evaluation import Evaluation
 from launcher.failures import describe
 from launcher.journal import Journal
 from launcher.loop import Training, train
 from launcher.metrics import JsonlSink, NullSink
 from launcher.outcome import AttemptEnd
-from launcher.plan import RunPlan
+from launcher.plan import Deepspeed, RunPlan
 from launcher.rundir import RunDir
 from launcher.saving import Saver
-from launcher.strategies.ddp import DdpStrategy
+from launcher.strategies import build_model, make_strategy
 from launcher.task import make_task
 
 _MEETING_TIMEOUT_S = 300.0
-_COLLECTIVE_TIMEOUT_S = 86_400.0
-"""Engines find hangs and lost peers; ranks that wait for one with slow storage are neither."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,13 @@ def _train(attempt: Attempt, run_dir: RunDir, place: Place, sink: MetricSink) ->
     plan, rank = attempt.plan, place.rank
     clock = _Clock()
     _prepare_process(plan, rank)
-    task = make_task(plan)
-    model = task.build_model()
-    train_data, eval_data = task.train_data(), task.eval_data()
-    clock.lap("build_s")
     _meet(plan, place)
     clock.lap("meet_s")
-    strategy = DdpStrategy(model, plan=plan, rank=rank)
+    task = make_task(plan)
+    model = build_model(task, plan=plan)
+    train_data, eval_data = task.train_data(), task.eval_data()
+    clock.lap("build_s")
+    strategy = make_strategy(model, plan=plan, rank=rank)
     name = attempt.checkpoint
     start = saving.load(run_dir, name, strategy) if name else Position()
     steps = StepBatches(train_data, plan=plan, rank=rank, start=start)
@@ -109,7 +107,8 @@ def _meet(plan: RunPlan, place: Place) -> None:
         backend=plan.ranks.backend,
         rendezvous=place.rendezvous,
         meeting_timeout_s=_MEETING_TIMEOUT_S,
-        collective_timeout_s=_COLLECTIVE_TIMEOUT_S,
+        collective_timeout_s=ENDLESS_S,
+        alone_too=isinstance(plan.strategy, Deepspeed),
     )
 
 

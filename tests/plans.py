@@ -45,6 +45,7 @@ def make_plan(**overrides: Any) -> RunPlan:
             "precision": "fp32",
             "clip_grad_norm": 0.0,
             "compile": False,
+            "recomputed": [],
         },
         "loader": {"num_workers": 0, "prefetch_factor": 2, "pin_memory": False},
         "evaluation": {"every_steps": 5, "metrics": [], "perplexity": False},

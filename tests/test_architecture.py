@@ -18,7 +18,7 @@ ROWS = [
     ["loop"],
     ["evaluation", "journal", "saving", "failures"],
     ["strategies", "tracking", "task", "data"],
-    ["metrics"],
+    ["metrics", "parts"],
     ["contracts"],
     ["mirror", "workspace"],
     ["planner", "specfile"],
@@ -44,7 +44,7 @@ OWNERS = {
     "ray": {"engines", "cluster"},
     "aiohttp": {"cluster"},
     "pathspec": {"packing"},
-    "deepspeed": set(),
+    "deepspeed": {"strategies"},
 }
 ENVIRONMENT_READERS = {"distributed", "resources"}
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "manager"}

@@ -14,6 +14,7 @@ from launcher.contracts import Strategy
 from launcher.data.order import Position
 from launcher.distributed import Rank
 from launcher.errors import SpecError
+from launcher.plan import Ddp
 from launcher.rundir import RunDir
 from launcher.saving import Saver
 from launcher.strategies.ddp import DdpStrategy
@@ -70,7 +71,16 @@ def strategy_of(model: nn.Module, optimizer: str = "torch.optim:SGD") -> DdpStra
     train = plan.train.model_copy(
         update={"optimizer": plan.train.optimizer.model_copy(update={"target": optimizer})}
     )
-    return DdpStrategy(model, plan=plan.model_copy(update={"train": train}), rank=ALONE)
+    plan = plan.model_copy(update={"train": train})
+    return DdpStrategy(model, plan=plan, ddp=Ddp(find_unused_parameters=False), rank=ALONE)
+
+
+def saved(strategy: Strategy) -> dict[str, dict[str, Tensor]]:
+    """What a checkpoint would have of one rank that holds everything."""
+    return {
+        file: {name: part.values.detach().clone() for name, part in parts.items()}
+        for file, parts in strategy.tensors().items()
+    }
 
 
 def take_step(strategy: Strategy) -> None:
@@ -89,14 +99,14 @@ def test_what_a_forward_may_change_is_copied_before_a_save_returns(tmp_path: Pat
     model.slow.weight.zero_()
     saver.wait(lambda: None)
     saver.close()
-    saved = load_file(run_dir.local(rundir.checkpoint_name(1)) / rundir.tensor_file("model"))
-    assert torch.equal(saved["slow.weight"], before)
+    read = load_file(run_dir.local(rundir.checkpoint_name(1)) / rundir.tensor_file("model"))
+    assert torch.equal(read["slow.weight"], before)
 
 
 def test_extra_state_that_json_can_say_comes_back() -> None:
     strategy, fresh = strategy_of(Counting({"seen": [3]})), Counting({})
     scalars = json.loads(json.dumps(strategy.scalars()))
-    strategy_of(fresh).load(strategy.tensors(), scalars)
+    strategy_of(fresh).load(saved(strategy), scalars)
     assert fresh.kept == {"seen": [3]}
 
 
@@ -111,12 +121,12 @@ def test_an_optimizers_wider_moments_and_own_counters_come_back() -> None:
     strategy = strategy_of(nn.Linear(4, 2), target)
     take_step(strategy)
     scalars = json.loads(json.dumps(strategy.scalars()))
-    tensors = {g: {n: t.clone() for n, t in ts.items()} for g, ts in strategy.tensors().items()}
+    tensors = saved(strategy)
     resumed = strategy_of(nn.Linear(4, 2), target)
     resumed.load(tensors, scalars)
     for each in (strategy, resumed):
         take_step(each)
-    theirs, ours = strategy.tensors()["optimizer"], resumed.tensors()["optimizer"]
+    theirs, ours = saved(strategy)["optimizer"], saved(resumed)["optimizer"]
     assert theirs["weight.exact"].dtype == ours["weight.exact"].dtype == torch.float64
     assert torch.equal(theirs["weight.exact"], ours["weight.exact"])
     assert resumed.scalars() == strategy.scalars()

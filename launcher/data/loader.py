@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
-from launcher.contracts import MicroBatch, Step
 from launcher.data.device import on_device, to_device
-from launcher.data.order import GlobalStep, Position, epoch_order, global_steps, steps_left
+from launcher.data.order import GlobalStep, Position, epoch_order, global_steps, slices, steps_left
 from launcher.data.randomness import mix, seed_cpu
+from launcher.data.steps import MicroBatch, Step
 from launcher.distributed import Rank, start_loader_worker
 from launcher.errors import SpecError
 from launcher.plan import Loader, RunPlan
@@ -67,14 +67,13 @@ class StepBatches:
             )
 
     def _micro_batches(self, step: GlobalStep, batches: Iterator[Any]) -> Iterator[MicroBatch]:
-        slices = self._slices(step)
-        for number, (first, end) in enumerate(slices, start=1):
-            samples = 0 if self._is_filler(step) else end - first
+        parts = self._slices(step)
+        for number, (_, _, samples) in enumerate(parts, start=1):
             yield MicroBatch(
                 batch=next(batches),
                 samples=samples,
                 share=samples / step.samples,
-                last=number == len(slices),
+                last=number == len(parts),
             )
 
     def _keys(self) -> Iterator[list[SampleKey]]:
@@ -84,23 +83,11 @@ class StepBatches:
             if step.epoch != epoch:
                 epoch = step.epoch
                 order = epoch_order(samples=self.samples, seed=self._plan.seed, epoch=epoch)
-            for first, end in self._slices(step):
+            for first, end, _ in self._slices(step):
                 yield [(epoch, index) for index in order[first:end].tolist()]
 
-    def _slices(self, step: GlobalStep) -> list[tuple[int, int]]:
-        """Positions of each micro-batch; a rank without samples repeats the step's first one."""
-        if self._is_filler(step):
-            return [(step.first, step.first + 1)]
-        first, end = self._part(step)
-        size = self._plan.train.micro_batch_size
-        return [(at, min(at + size, end)) for at in range(first, end, size)]
-
-    def _is_filler(self, step: GlobalStep) -> bool:
-        first, end = self._part(step)
-        return first == end
-
-    def _part(self, step: GlobalStep) -> tuple[int, int]:
-        return step.part(rank=self._rank.rank, world_size=self._rank.world_size)
+    def _slices(self, step: GlobalStep) -> list[tuple[int, int, int]]:
+        return _rank_slices(step, plan=self._plan, rank=self._rank)
 
     def _steps(self) -> Iterator[GlobalStep]:
         return global_steps(self._start, **self._extent())
@@ -120,16 +107,12 @@ class EvalBatches:
     def __init__(self, dataset: Dataset[Any], *, plan: RunPlan, rank: Rank) -> None:
         samples = sample_count(dataset, key="data.eval")
         everything = GlobalStep(number=0, epoch=0, first=0, end=samples)
-        first, end = everything.part(rank=rank.rank, world_size=rank.world_size)
-        size = plan.train.micro_batch_size
+        parts = _rank_slices(everything, plan=plan, rank=rank)
         self._samples = SeededSamples(dataset, seed=plan.seed)
         self._compiled = plan.train.compile
         self._device = rank.device
-        self._counts = [min(size, end - at) for at in range(first, end, size)] or [0]
-        batches = [
-            [(0, index) for index in range(at, min(at + size, end))]
-            for at in range(first, end, size)
-        ] or [[(0, 0)]]
+        self._counts = [samples for _, _, samples in parts]
+        batches = [[(0, index) for index in range(first, end)] for first, end, _ in parts]
         self._loader = _data_loader(
             dataset, plan.loader, seed=plan.seed, batches=batches, rank=rank
         )
@@ -144,8 +127,13 @@ class EvalBatches:
         return to_device(default_collate(samples), self._device)
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
-        """Batches on the device, and how many samples of each count: 0 of a lone filler."""
+        """Batches on the device, and how many samples of each count: 0 of a filler."""
         return zip(on_device(iter(self._loader), self._device), self._counts, strict=True)
+
+
+def _rank_slices(step: GlobalStep, *, plan: RunPlan, rank: Rank) -> list[tuple[int, int, int]]:
+    size = plan.train.micro_batch_size
+    return slices(step, rank=rank.rank, world_size=rank.world_size, size=size)
 
 
 def _require_same_epoch(start: Position, *, samples: int) -> None:

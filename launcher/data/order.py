@@ -51,6 +51,22 @@ class GlobalStep:
         )
 
 
+def slices(
+    step: GlobalStep, *, rank: int, world_size: int, size: int
+) -> list[tuple[int, int, int]]:
+    """One rank's micro-batches of at most `size`: first and end position, and how many samples
+    count.
+
+    Every rank gets equally many, for the model may communicate in each: where a rank has fewer
+    samples, the step's first one fills in and counts as none.
+    """
+    first, end = step.part(rank=rank, world_size=world_size)
+    most = -(-step.samples // world_size)
+    filled = [(at, min(at + size, end), min(size, end - at)) for at in range(first, end, size)]
+    missing = -(-most // size) - len(filled)
+    return filled + [(step.first, step.first + 1, 0)] * missing
+
+
 def epoch_order(*, samples: int, seed: int, epoch: int) -> Tensor:
     """A permutation of range(samples), int64 of shape (samples,), on the CPU."""
     generator = torch.Generator().manual_seed(mix(_ORDER, seed, epoch))

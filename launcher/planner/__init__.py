@@ -9,13 +9,13 @@ from launcher import plan as planned
 from launcher.plan import Call, RunPlan
 from launcher.planner.choices import Choices
 from launcher.planner.continuing import changes_refused
+from launcher.planner.engine_config import plan_strategy
 from launcher.planner.hardware import (
     pick_precision,
     pick_world_size,
     plan_loader,
     plan_ranks,
 )
-from launcher.planner.engine_config import plan_strategy
 from launcher.planner.problems import ALWAYS_MEASURED, PERPLEXITY, metric_name, problems
 from launcher.planner.resizing import resized, world_sizes
 from launcher.resources import Resources

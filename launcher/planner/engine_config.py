@@ -50,9 +50,7 @@ def _precision(train: planned.Train, stage: int) -> dict[str, Any]:
     if train.precision == "fp32":
         return {}
     dtype = {"bf16": "bfloat16", "fp16": "float16"}[train.precision]
-    return {
-        "torch_autocast": {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}
-    }
+    return {"torch_autocast": {"enabled": True, "dtype": dtype, "lower_precision_safe_modules": []}}
 
 
 def _zero(asked: Strategy, stage: int) -> dict[str, Any]:

@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from launcher.distributed import Rank
-from launcher.plan import RunPlan
+from launcher.plan import Ddp, RunPlan
 from launcher.strategies import state
-from launcher.strategies.optimization import build_optimizer, build_schedule, replay
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from launcher.strategies.optimization import autocast, build_optimizer, build_schedule, replay
+from launcher.tensor_files import Part
 
 
 class DdpStrategy:
     """Mixed precision, accumulation, clipping, optimizer and schedule around a DDP model."""
 
-    def __init__(self, model: nn.Module, *, plan: RunPlan, rank: Rank) -> None:
+    splits = False
+
+    def __init__(self, model: nn.Module, *, plan: RunPlan, ddp: Ddp, rank: Rank) -> None:
         train = plan.train
+        self._saves = rank.rank == 0
         self.bare_model = model.to(rank.device)
         self._optimizer = build_optimizer(train.optimizer, self.bare_model)
         self._names = state.parameter_names(self.bare_model, self._optimizer)
@@ -32,15 +34,11 @@ class DdpStrategy:
         self._schedule = build_schedule(train.schedule, self._optimizer)
         state.extra_state(self.bare_model)  # refuses now what no checkpoint could hold
         self._scaler = torch.amp.GradScaler(rank.device.type, enabled=train.precision == "fp16")
-        self._autocast = torch.autocast(
-            rank.device.type,
-            dtype=_DTYPES[train.precision],
-            enabled=train.precision != "fp32",
-        )
+        self._autocast = autocast(train.precision, rank.device)
         self._world_size = rank.world_size  # DDP averages over ranks what is to be summed
         self._clip = train.clip_grad_norm
         self._steps = 0
-        self._ddp = _wrap(self.bare_model, plan=plan, rank=rank) if dist.is_initialized() else None
+        self._ddp = _wrap(self.bare_model, ddp, rank=rank) if dist.is_initialized() else None
         self.model = self._ddp or self.bare_model
         if train.compile:
             self.model.compile()
@@ -70,12 +68,16 @@ class DdpStrategy:
         self._steps += 1
         return logged
 
-    def tensors(self) -> dict[str, dict[str, Tensor]]:
-        moments = state.moments(self._optimizer, self._names)
-        return {"model": state.model_tensors(self.bare_model), "optimizer": moments}
+    def tensors(self) -> dict[str, dict[str, Part]]:
+        if not self._saves:
+            return {}
+        return {
+            "model": state.whole(state.model_tensors(self.bare_model)),
+            "optimizer": state.whole(state.moments(self._optimizer, self._names)),
+        }
 
     def volatile(self) -> frozenset[str]:
-        return state.volatile_names(self.bare_model, self._optimizer)
+        return state.volatile_names(self.bare_model, self._names.keys())
 
     def scalars(self) -> dict[str, Any]:
         return {
@@ -84,10 +86,12 @@ class DdpStrategy:
             "optimizer": state.numbers(self._optimizer, self._names),
             "optimizer_groups": state.changed_values(self._optimizer, self._built_groups),
             "model": state.extra_state(self.bare_model),
+            "aliases": state.aliases(self.bare_model),
         }
 
     def load(self, tensors: dict[str, dict[str, Tensor]], scalars: dict[str, Any]) -> None:
-        self.bare_model.load_state_dict({**tensors["model"], **scalars["model"]})
+        model = state.with_aliases(tensors["model"], scalars["aliases"])
+        self.bare_model.load_state_dict({**model, **scalars["model"]})
         self._steps = scalars["step"]
         state.restore_optimizer(
             self._optimizer,
@@ -101,14 +105,14 @@ class DdpStrategy:
         replay(self._schedule, steps=self._steps)
 
 
-def _wrap(model: nn.Module, *, plan: RunPlan, rank: Rank) -> DistributedDataParallel:
+def _wrap(model: nn.Module, settings: Ddp, *, rank: Rank) -> DistributedDataParallel:
     ddp = DistributedDataParallel(
         model,
         device_ids=[rank.local_rank] if rank.device.type == "cuda" else None,
-        find_unused_parameters=plan.strategy.find_unused_parameters,
+        find_unused_parameters=settings.find_unused_parameters,
         gradient_as_bucket_view=True,
     )
-    if not plan.strategy.find_unused_parameters:
+    if not settings.find_unused_parameters:
         _fix_bucket_layout(ddp)
     return ddp
 

@@ -1,4 +1,4 @@
-"""The optimizer and its learning-rate schedule, built from import paths.
+"""The arithmetic of a step: autocast, the optimizer and its learning-rate schedule.
 
 A schedule is a function of the step number: after a resume it is replayed, not restored, so that
 a changed schedule takes effect.
@@ -8,6 +8,7 @@ import inspect
 import warnings
 from typing import Any, cast
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
@@ -15,6 +16,13 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, S
 from launcher.errors import SpecError
 from launcher.plan import Call, Schedule
 from launcher.targets import build, load
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """Around a forward and its loss; without effect for fp32."""
+    return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
 
 
 def build_optimizer(call: Call, model: nn.Module) -> Optimizer:

@@ -1,0 +1,69 @@
+"""Autocast over weights in fp32, as with DDP, or weights in the engine's own 16 bits."""
+
+import contextlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from launcher.strategies import optimization
+
+_NATIVE = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Which of the two it is, and what follows from it around the engine."""
+
+    def __init__(self, config: dict[str, Any], precision: str, device: torch.device) -> None:
+        self._weights = next(
+            (dtype for key, dtype in _NATIVE.items() if config.get(key, {}).get("enabled")), None
+        )
+        self._precision = precision
+        self._device = device
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Around a forward and its loss."""
+        if self._weights:
+            return contextlib.nullcontext()
+        return optimization.autocast(self._precision, self._device)
+
+    def adapt(self, model: nn.Module) -> None:
+        """Lets a model with weights of 16 bits take batches in fp32."""
+        dtype = self._weights
+        if dtype is None:
+            return
+
+        def cast(value: Any) -> Any:
+            floating = isinstance(value, Tensor) and value.is_floating_point()
+            return value.to(dtype) if floating else value
+
+        model.register_forward_pre_hook(
+            lambda _, args, kwargs: (tree_map(cast, args), tree_map(cast, kwargs)),
+            with_kwargs=True,
+        )
+
+    def scaler_state(self, engine: Any) -> dict[str, Any]:
+        """Where the loss is scaled: how, as JSON."""
+        scaler = _scaler(engine)
+        if isinstance(scaler, torch.amp.GradScaler):
+            return scaler.state_dict()
+        plain = (bool, int, float)
+        return {k: v for k, v in vars(scaler or self).items() if scaler and isinstance(v, plain)}
+
+    def load_scaler(self, engine: Any, saved: dict[str, Any]) -> None:
+        """A state of another kind of scaler is left aside: a fresh one finds its scale again."""
+        scaler = _scaler(engine)
+        if scaler is None or saved.keys() != self.scaler_state(engine).keys():
+            return
+        if isinstance(scaler, torch.amp.GradScaler):
+            scaler.load_state_dict(saved)
+        else:
+            vars(scaler).update(saved)
+
+
+def _scaler(engine: Any) -> Any:
+    """torch's scaler with stage 0, else ZeRO's own; None where nothing is scaled."""
+    if engine.torch_autocast_z0_gradscaler is not None:
+        return engine.torch_autocast_z0_gradscaler
+    return getattr(engine.optimizer, "loss_scaler", None) if engine.fp16_enabled() else None
