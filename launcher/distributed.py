@@ -15,9 +15,10 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore, TCPStore
+from torch._C._distributed_c10d import HashStore, TCPStore, _broadcast_coalesced
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_BUCKET_BYTES = 1 << 28  # what DistributedDataParallel takes for the same
 ENDLESS_S = 86_400.0
 """Engines find hangs and lost peers; ranks that wait for one with slow storage are neither."""
 
@@ -137,10 +138,16 @@ class SideChannel:
 
 
 def broadcast_buffers(module: nn.Module) -> None:
-    """Gives every rank the buffers of rank 0, those that are saved; called by every rank."""
-    if dist.is_initialized():
-        for buffer in module.buffers():
-            dist.broadcast(buffer, src=0)
+    """Gives every rank the buffers of rank 0; called by every rank."""
+    buffers = list(module.buffers())
+    if dist.is_initialized() and buffers:
+        _broadcast_coalesced(_world(), buffers, _BUCKET_BYTES, 0)
+
+
+def _world() -> dist.ProcessGroup:
+    group = dist.group.WORLD
+    assert group
+    return group
 
 
 def is_peer_loss(error: BaseException) -> bool:

@@ -98,7 +98,7 @@ class RecordingAdamW(torch.optim.AdamW):
 
     def step(self, closure: Any = None) -> Any:
         result = super().step(closure)
-        if self._record:
+        if self._record and _entered:
             number = int(next(iter(self.state.values()))["step"])
             line = {"step": number, "rank": rank(), "indices": list(_entered)}
             with Path(self._record).open("ab", buffering=0) as file:

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from launcher import checkpoint, rundir, storage
 from launcher.contracts import Attempt, StopRequest
+from launcher.engines.libraries import require_here
 from launcher.outcome import AttemptEnd
 from launcher.resources import secrets_here
 from launcher.workspace import with_code_here
@@ -25,6 +26,7 @@ class InlineEngine:
     shows_output = True
 
     def run(self, attempt: Attempt, *, stop: StopRequest) -> AttemptEnd:
+        require_here(attempt.plan)
         checkpoint.fetch(attempt.run_dir, attempt.checkpoint)
         attempt = replace(attempt, plan=with_code_here(attempt.plan, attempt.run_dir))
         import torch

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from launcher import checkpoint
 from launcher.contracts import Attempt, StopRequest
 from launcher.engines.coordination import Coordination, Post
+from launcher.engines.libraries import imported_ahead, require_here
 from launcher.engines.protocol import Start
 from launcher.engines.zygote_process import ZygoteProcess
 from launcher.outcome import AttemptEnd, Failure
@@ -31,6 +32,8 @@ class LocalEngine:
 
     def __init__(self, plan: RunPlan, *, lock_fd: int) -> None:
         """`lock_fd`, the run's lock, stays open in every process, so it outlives none of them."""
+        require_here(plan)
+        self._imports = imported_ahead(plan)
         self._environment = {
             "OMP_NUM_THREADS": str(plan.ranks.threads_per_rank),
             **secrets_here(plan.secrets),
@@ -79,7 +82,9 @@ class LocalEngine:
         self._zygote.close()
 
     def _start_zygote(self) -> ZygoteProcess:
-        return ZygoteProcess(environment=self._environment, keep_open=[self._lock_fd])
+        return ZygoteProcess(
+            imports=self._imports, environment=self._environment, keep_open=[self._lock_fd]
+        )
 
     def _send(self, posts: Iterable[Post]) -> None:
         for _, message in posts:

@@ -18,10 +18,17 @@ from launcher.resources import inherited_environment
 class ZygoteProcess:
     """The process from which the ranks of this host are forked."""
 
-    def __init__(self, *, environment: Mapping[str, str], keep_open: Sequence[int] = ()) -> None:
-        """`environment` is added to this process's; `keep_open` are descriptors it inherits."""
+    def __init__(
+        self,
+        *,
+        imports: Sequence[str],
+        environment: Mapping[str, str],
+        keep_open: Sequence[int] = (),
+    ) -> None:
+        """`imports` are made ahead, beside torch's; `environment` is added to this process's;
+        `keep_open` are descriptors it inherits."""
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "launcher.engines.zygote"],
+            [sys.executable, "-P", "-m", "launcher.engines.zygote", *imports],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             pass_fds=keep_open,

@@ -133,13 +133,7 @@ class RayEngine:
         kept = [before.pop((seat.node.id, seat.ranks), None) for seat in places]
         self._let_go(list(before.values()))
         self._hosts = [
-            host
-            or RemoteHost(
-                seat,
-                self._need,
-                threads_per_rank=plan.ranks.threads_per_rank,
-                secrets=plan.secrets,
-            )
+            host or RemoteHost(seat, self._need, plan=plan)
             for host, seat in zip(kept, places, strict=True)
         ]
         return [host for host in self._hosts if host not in kept]

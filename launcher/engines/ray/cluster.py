@@ -19,10 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from launcher import rundir
 from launcher.engines.coordination import Post
+from launcher.engines.libraries import imported_ahead, needed
 from launcher.engines.protocol import Message, Said, parse_said
 from launcher.engines.ray.host import Host
 from launcher.engines.ray.placement import Need, Node, Seat
 from launcher.errors import ClusterError
+from launcher.plan import RunPlan
 from launcher.resources import Resources, this_host, together
 from launcher.rundir import RunDir
 
@@ -130,9 +132,7 @@ def draining() -> set[str]:
 class RemoteHost:
     """A host's actor, seen from the engine."""
 
-    def __init__(
-        self, seat: Seat, need: Need, *, threads_per_rank: int, secrets: Sequence[str]
-    ) -> None:
+    def __init__(self, seat: Seat, need: Need, *, plan: RunPlan) -> None:
         self.node = seat.node
         self.ranks = seat.ranks
         self.held = Held(seat.node.id, seat.ranks * need.cpus, seat.ranks * need.gpus)
@@ -143,7 +143,13 @@ class RemoteHost:
             num_cpus=self.held.cpus,
             num_gpus=self.held.gpus,
             scheduling_strategy=where,
-        ).remote(seat.node.address, threads_per_rank=threads_per_rank, secrets=secrets)
+        ).remote(
+            seat.node.address,
+            threads_per_rank=plan.ranks.threads_per_rank,
+            secrets=plan.secrets,
+            libraries=needed(plan),
+            imports=imported_ahead(plan),
+        )
         self._hearing = self._ask()
 
     def _ask(self) -> Any:

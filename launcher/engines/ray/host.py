@@ -3,16 +3,15 @@
 It imports no torch, so it is there at once; the ranks are forked by the zygote as on one machine.
 """
 
-import importlib.util
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from launcher import rundir
+from launcher.engines.libraries import missing
 from launcher.engines.protocol import News, Order, Said, Start, never_started, parse_message
 from launcher.engines.ray.outpost import Outpost
 from launcher.engines.zygote_process import ZygoteProcess
@@ -33,28 +32,37 @@ _UNHEARD_S = 16.0
 class Host:
     """One host's ranks, over all attempts in which it takes part. Its messages are JSON."""
 
-    def __init__(self, address: str, *, threads_per_rank: int, secrets: Sequence[str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        threads_per_rank: int,
+        secrets: Sequence[str],
+        libraries: Sequence[str],
+        imports: Sequence[str],
+    ) -> None:
         self._address = address
+        self._libraries = libraries
         found, self._lacking = find_secrets(secrets, home=Path.home())
         self._outpost: Outpost | None = None
         self._said: queue.SimpleQueue[News] = queue.SimpleQueue()
         self._asked_at = time.monotonic()
         self._training = False
         self._zygote = ZygoteProcess(
+            imports=imports,
             environment={
                 "OMP_NUM_THREADS": str(threads_per_rank),
                 "PYTHONPATH": own_python_path(),
                 **interface_environment(address),
                 **found,
-            }
+            },
         )
         threading.Thread(target=self._leave_when_cut_off, daemon=True).start()
 
     def problems(self, run_dir: str, marker: str) -> list[str]:
         """What keeps ranks from training here; `marker` is what the driver wrote to the run."""
         found = [lacking_secrets(self._lacking, host=self._address)] if self._lacking else []
-        if importlib.util.find_spec("torch") is None:
-            found.append(f"host {self._address} has no torch; install it for {sys.executable}")
+        found += missing(self._libraries, host=self._address)
         return found + storage_problems(RunDir(run_dir), marker, host=self._address)
 
     def tell(self, line: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from launcher.distributed import Rank
+from launcher.distributed import Rank, broadcast_buffers
 from launcher.plan import Deepspeed, RunPlan
 from launcher.strategies import state
 from launcher.strategies.deepspeed.elementwise import require_elementwise
@@ -50,11 +50,15 @@ class DeepspeedStrategy:
         self._world_size = rank.world_size  # the engine averages over ranks what is to be summed
         self._clips = train.clip_grad_norm > 0
         self._steps = 0
+        self._step_begins = True
         if train.compile:
             self._engine.compile()
 
     @contextlib.contextmanager
     def forward(self, *, last: bool) -> Iterator[None]:
+        if self._step_begins:  # as DDP does
+            broadcast_buffers(self.bare_model)
+        self._step_begins = last
         self._engine.set_gradient_accumulation_boundary(last)
         with self._precision.autocast():
             yield
@@ -68,9 +72,11 @@ class DeepspeedStrategy:
 
     def update(self) -> dict[str, float | Tensor]:
         logged: dict[str, float | Tensor] = {"lr": self._optimizer.param_groups[0]["lr"]}
+        if self._clips and not self.splits:  # here the engine does not tell
+            logged["grad_norm"] = self._precision.norm(self._engine, list(self._names))
         self._engine.step()
-        if self._clips and (norm := self._engine.get_global_grad_norm()) is not None:
-            logged["grad_norm"] = norm  # with stage 0 the engine does not tell
+        if self._clips and self.splits:
+            logged["grad_norm"] = self._engine.get_global_grad_norm()
         self._schedule.step()
         self._steps += 1
         return logged

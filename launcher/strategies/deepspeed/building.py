@@ -100,8 +100,8 @@ class _Gathered:
 
 
 def _is_split(parameter: Any) -> bool:
-    return getattr(parameter, "ds_status", None) == ZeroParamStatus.NOT_AVAILABLE
+    return getattr(parameter, "ds_status", None) is ZeroParamStatus.NOT_AVAILABLE
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)

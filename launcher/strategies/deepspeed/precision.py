@@ -43,6 +43,12 @@ class Precision:
             with_kwargs=True,
         )
 
+    def norm(self, engine: Any, parameters: list[nn.Parameter]) -> Tensor:
+        """The total L2 norm of gradients that are whole and summed over the ranks; a scalar."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        scaler = _scaler(engine)
+        return nn.utils.get_total_norm(gradients) / (scaler.get_scale() if scaler else 1.0)
+
     def scaler_state(self, engine: Any) -> dict[str, Any]:
         """Where the loss is scaled: how, as JSON."""
         scaler = _scaler(engine)
