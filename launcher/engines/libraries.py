@@ -32,8 +32,9 @@ def require_here(plan: RunPlan) -> None:
 
 
 def imported_ahead(plan: RunPlan) -> tuple[str, ...]:
-    """What the process from which ranks are forked imports, beside torch.
+    """Modules that the process from which ranks are forked imports, beside torch.
 
     Not with a GPU: DeepSpeed looks at it when it is imported, and CUDA outlives no fork.
     """
-    return () if plan.ranks.device == "cuda" else needed(plan)
+    ahead = isinstance(plan.strategy, Deepspeed) and plan.ranks.device == "cpu"
+    return ("launcher.strategies.deepspeed",) if ahead else ()

@@ -1,15 +1,34 @@
-"""Introduces DeepSpeed to the process group that the ranks have, and keeps it quiet."""
+"""Introduces DeepSpeed to the process group that the ranks have; it starts at once and quietly."""
 
+import importlib
 import logging
+import sys
 import warnings
 
 import deepspeed
+from deepspeed.runtime import compiler
+
+_MUON = "deepspeed.runtime.zero.muon.original_muon"
 
 
 def join() -> None:
-    """Once in a process; called by every rank, before anything else of DeepSpeed's."""
+    """Called by every rank, before anything else of DeepSpeed's; again, it does no harm."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     # It would compile this operation for 20 s, and only inference uses it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    _import_muon()
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def _import_muon() -> None:
+    """An optimizer that no spec can name has functions which it marks to be compiled: for that
+    alone, the start of the engine would import all of inductor, for 2 s."""
+    if _MUON in sys.modules:
+        return
+    compile_function = compiler.compile
+    compiler.compile = lambda: lambda function: function
+    try:
+        importlib.import_module(_MUON)
+    finally:
+        compiler.compile = compile_function
