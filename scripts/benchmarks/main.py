@@ -8,7 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import cli, cluster, first_step, hang, kill, node_loss, save, start_methods, step
+from benchmarks import (
+    cli,
+    cluster,
+    first_step,
+    hang,
+    kill,
+    node_loss,
+    save,
+    start_methods,
+    step,
+    zero,
+)
 from benchmarks.processes import FailedRunError
 from benchmarks.report import Row, document, machine, table
 
@@ -26,6 +37,8 @@ MEASUREMENTS = {
     "first-step": Measurement(first_step.measure, repeat=7),
     "step": Measurement(step.measure, repeat=8),
     "save": Measurement(save.measure, repeat=5),
+    "zero-step": Measurement(zero.measure, repeat=4),
+    "zero-save": Measurement(zero.measure_saves, repeat=4),
     "kill": Measurement(kill.measure, repeat=7),
     "cluster": Measurement(cluster.measure, repeat=3),
     "ray-step": Measurement(step.measure_on_ray, repeat=8),
