@@ -22,13 +22,12 @@ class Call(Frozen):
 
 
 class DeclaredTask(Frozen):
-    """Model, data and loss named one by one in the spec."""
+    """Model, data and loss named one by one in the spec; no `eval_data`: nothing is evaluated."""
 
     kind: Literal["declared"] = "declared"
     model: Call
     train_data: Call
     eval_data: tuple[Call, ...]
-    """Empty: nothing is evaluated."""
     loss: Call
 
 
@@ -46,7 +45,7 @@ class Schedule(Call):
 
 
 class Limit(Frozen):
-    """Training ends after this many epochs or steps."""
+    """Training ends after this many epochs or steps; of several, what is reached first."""
 
     unit: Literal["epochs", "steps"]
     count: int
@@ -59,14 +58,11 @@ class Train(Frozen):
     schedule: Schedule
     global_batch_size: int
     micro_batch_size: int
-    limits: tuple[Limit, ...]
-    """At least one; whichever is reached first ends the run."""
+    limits: Annotated[tuple[Limit, ...], Field(min_length=1)]
     precision: Literal["fp32", "bf16", "fp16"]
-    clip_grad_norm: float
-    """Largest total L2 norm of the gradients; 0.0: not clipped."""
+    clip_grad_norm: float  # the largest total L2 norm of the gradients; 0.0: not clipped
     compile: bool
-    recomputed: tuple[str, ...]
-    """Import paths of module classes whose activations backward computes again."""
+    recomputed: tuple[str, ...]  # module classes whose activations backward computes again
 
 
 class Loader(Frozen):
@@ -100,21 +96,19 @@ class Ddp(Frozen):
 
 
 class Deepspeed(Frozen):
-    """DeepSpeed's engine: optimizer state (ZeRO 1), gradients (2), weights (3) are split."""
+    """DeepSpeed splits optimizer state (ZeRO 1), gradients (2), weights (3) over the ranks."""
 
     name: Literal["deepspeed"] = "deepspeed"
     zero_stage: Literal[0, 1, 2, 3]
-    config: dict[str, Any]
-    """All that the engine is configured with, in DeepSpeed's own words."""
+    config: dict[str, Any]  # all that its engine is configured with, in its own words
 
 
 class Ranks(Frozen):
-    """The processes that train together."""
+    """The processes that train together: on a cluster, as many of min to max as have room."""
 
     world_size: int
     min_world_size: int
     max_world_size: int
-    """An attempt on a cluster takes as many ranks in this range as there is room for."""
     device: Literal["cpu", "cuda"]
     backend: Literal["gloo", "nccl"]
     threads_per_rank: int
@@ -134,17 +128,15 @@ class Retries(Frozen):
     crash: int
     hang: int
     hang_timeout_s: int
-    hang_patience: float
-    """A hang takes this many times the longest pause before, if that is more; 0.0: it does not."""
+    hang_patience: float  # times the longest pause that a hang takes; 0.0: just the above
 
 
 class Wandb(Frozen):
-    """Streaming to Weights & Biases."""
+    """Streaming to Weights & Biases; an empty `entity` is the default of the API key."""
 
     kind: Literal["wandb"] = "wandb"
     project: str
     entity: str
-    """Empty: the default of the API key."""
     mode: Literal["online", "offline"]
     tags: tuple[str, ...]
 
@@ -166,10 +158,8 @@ class RunPlan(Frozen):
     run_id: str
     name: str
     seed: int
-    storage: str
-    """Absolute folder, or URL."""
-    code_dir: str
-    """The spec's folder: first on every rank's import path."""
+    storage: str  # an absolute folder, or a URL
+    code_dir: str  # the spec's folder: first on every rank's import path
     task: Annotated[DeclaredTask | CustomTask, Field(discriminator="kind")]
     train: Train
     loader: Loader
@@ -179,7 +169,6 @@ class RunPlan(Frozen):
     checkpoint: Checkpoint
     retries: Retries
     tracking: tuple[Wandb, ...]
-    secrets: tuple[str, ...]
-    """Names of environment variables that every rank must find on its host."""
+    secrets: tuple[str, ...]  # environment variables that every rank must find
     decisions: tuple[Decision, ...]
     warnings: tuple[str, ...]

@@ -44,6 +44,7 @@ def train(**changes: Any) -> dict[str, Any]:
         "precision": "fp32",
         "clip_grad_norm": 1.0,
         "compile": False,
+        "recomputed": [],
         **changes,
     }
 
