@@ -205,6 +205,13 @@ def test_precision_is_autocast_but_where_zero_has_to_scale_or_the_config_asks_fo
     assert {name: way for name, way in ways.items() if way.get("enabled")} == on
 
 
+@pytest.mark.parametrize("section", [{"enabled": "auto"}, {"enabled": False, "auto_cast": True}])
+def test_inputs_are_not_cast_where_fp16_is_off(section: dict[str, Any]) -> None:
+    """DeepSpeed casts them whenever `auto_cast` is true, whatever the weights are."""
+    found = engine(spec({"fp16": section}, precision="bf16"))
+    assert found["fp16"] == {"enabled": False, "auto_cast": False}
+
+
 @pytest.mark.parametrize(
     ("config", "precision"),
     [

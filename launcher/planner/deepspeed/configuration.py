@@ -83,6 +83,8 @@ def _precision(train: planned.Train, stage: int, own: Mapping[str, Any]) -> dict
         "torch_autocast": train.precision != "fp32" and not own_way,
     }
     decided: dict[str, Any] = {n: {"enabled": on} for n, on in ways.items() if on or n in own}
+    if "fp16" in decided and not ways["fp16"]:
+        decided["fp16"]["auto_cast"] = False  # DeepSpeed heeds it even when fp16 is off
     if ways["torch_autocast"]:
         dtype = {"bf16": "bfloat16", "fp16": "float16"}[train.precision]
         decided["torch_autocast"]["dtype"] = dtype
