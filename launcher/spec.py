@@ -158,8 +158,8 @@ class Strategy(Shorthand):
     """Folder on a fast local disk, for what is offloaded to `nvme`."""
 
     config: str | dict[str, Any] | None = None
-    """A DeepSpeed config, inline or the path of its JSON file beside the spec, for all that has no
-    field here. Where it says the same as the spec it must agree."""
+    """A DeepSpeed config, inline or the path of its JSON file in the spec's folder, for all that
+    has no field here. What it repeats of the spec must agree; `"auto"` is as the spec says."""
 
 
 class Resources(Section):
@@ -260,9 +260,16 @@ class JobSpec(Section):
     """Folder that holds the runs; absent: `runs`."""
 
 
+def dotted(key: Key) -> str:
+    """The key as a person writes it."""
+    return ".".join(map(str, key))
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a spec: the key it concerns, and what to tell a person."""
 
     key: Key
     message: str
+    other: Key | None = None
+    """A second key that it concerns: where the message names it, its place will be told."""

@@ -1,4 +1,4 @@
-"""A tiny run plan that is valid as it is, for tests that need one but do not train with it.
+"""A tiny run plan that is valid as it is, and a host, for tests that do not train with them.
 
 How a plan comes from a spec is tested with `planner`.
 """
@@ -6,6 +6,27 @@ How a plan comes from a spec is tested with `planner`.
 from typing import Any
 
 from launcher.plan import RunPlan
+from launcher.resources import Gpu, Resources
+
+H100 = Gpu(name="H100", memory_bytes=80 << 30, compute_capability=(9, 0))
+T4 = Gpu(name="T4", memory_bytes=16 << 30, compute_capability=(7, 5))
+
+
+def host(**changes: Any) -> Resources:
+    """A host of 8 cores without a GPU; a keyword replaces a fact."""
+    facts: dict[str, Any] = {
+        "host": "here",
+        "cores": 8,
+        "memory_bytes": 16 << 30,
+        "shm_bytes": 8 << 30,
+        "gpus": (),
+        "cpu_name": "a CPU",
+        "cpu_native_bf16": True,
+        "cpu_native_fp16": False,
+        "wandb_key": False,
+    }
+    facts |= changes
+    return Resources(**{"cores_by_host": (facts["cores"],), **facts})
 
 
 def ranks(world_size: int) -> dict[str, Any]:

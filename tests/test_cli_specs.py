@@ -110,6 +110,43 @@ def test_a_file_that_is_no_yaml_is_a_problem_too(
     assert err.startswith(f"error: {place}: ")
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            '{"gradient_clipping": 0.5}',
+            "job.yaml:9:3: train.clip_grad_norm: is 1.0, but strategy.config.gradient_clipping "
+            "(ds.json:1:2) is 0.5; make them agree, or say it in one place only",
+        ),
+        (
+            '{"zero_optimization": {"stage": 4}}',
+            "ds.json:1:24: strategy.config.zero_optimization.stage: is 4, must be from 0 to 3",
+        ),
+        (
+            '{\n  "gradient_cliping": 1.0}',
+            "ds.json:2:3: strategy.config.gradient_cliping: unknown key of DeepSpeed; "
+            "did you mean gradient_clipping?",
+        ),
+        ('{"zero', "job.yaml:10:29: strategy.config: ds.json:1:2: is not JSON: unterminated "),
+    ],
+    ids=["contradiction", "stage", "typo", "broken"],
+)
+def test_a_deepspeed_config_is_checked_with_the_spec(
+    command: Any, folder: Path, config: str, said: str
+) -> None:
+    strategy = "  clip_grad_norm: 1.0\nstrategy: {name: deepspeed, config: ds.json}\nresources"
+    (folder / "job.yaml").write_text(SPEC.replace("resources", strategy))
+    (folder / "ds.json").write_text(config)
+    code, out, err = command("validate", "job.yaml")
+    assert (code, out) == (ExitCode.SPEC, "")
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+    code, out, _ = command("validate", "job.yaml", "-o", "json")
+    assert code == ExitCode.SPEC
+    (problem,) = json.loads(out)["problems"]
+    assert f"error: {problem['place']}: {problem['key']}: {problem['message']}\n" == err
+
+
 def explained(command: Any, *arguments: str) -> dict[str, list[str]]:
     """Value and who set it, by key."""
     code, out, _ = command("explain", "job.yaml", *arguments)
@@ -136,6 +173,14 @@ def test_a_range_shows_what_was_decided_and_where_it_was_asked_for(command: Any)
     assert value == "1"
     assert who.startswith("decided: of 1 to 1")
     assert who.endswith("(job.yaml:9:13)")
+
+
+def test_a_value_that_a_deepspeed_config_brings_says_so(command: Any, folder: Path) -> None:
+    (folder / "ds.json").write_text('{"zero_optimization": {"stage": 1}}')
+    found = explained(command, "--set", "strategy={name: deepspeed, config: ds.json}")
+    reason = "decided: as strategy.config.zero_optimization.stage says"
+    assert found["strategy.zero_stage"] == ["1", reason]
+    assert found["strategy.config.zero_optimization.stage"] == ["1", "ds.json:1:24"]
 
 
 def test_a_value_taken_away_is_decided_anew(command: Any) -> None:

@@ -7,27 +7,9 @@ import pytest
 from launcher.errors import PreflightError
 from launcher.plan import RunPlan
 from launcher.planner import changes_refused, make_plan, problems, resized, world_sizes
-from launcher.resources import Gpu, Resources
+from launcher.resources import Resources
 from launcher.spec import JobSpec
-
-H100 = Gpu(name="H100", memory_bytes=80 << 30, compute_capability=(9, 0))
-T4 = Gpu(name="T4", memory_bytes=16 << 30, compute_capability=(7, 5))
-
-
-def host(**changes: Any) -> Resources:
-    facts: dict[str, Any] = {
-        "host": "here",
-        "cores": 8,
-        "memory_bytes": 16 << 30,
-        "shm_bytes": 8 << 30,
-        "gpus": (),
-        "cpu_name": "a CPU",
-        "cpu_native_bf16": True,
-        "cpu_native_fp16": False,
-        "wandb_key": False,
-    }
-    facts |= changes
-    return Resources(**{"cores_by_host": (facts["cores"],), **facts})
+from tests.plans import H100, T4, host
 
 
 def spec(**changes: Any) -> JobSpec:

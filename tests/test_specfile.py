@@ -70,7 +70,10 @@ def test_a_misspelt_key_still_counts_so_that_nothing_follows_from_it(read: Any) 
         ("seed: true", "is true (a boolean), must be an integer"),
         ("seed: -1", "is -1, must be at least 0"),
         ("seed:", "is null, must be an integer"),
-        ("strategy: dp", "is 'dp', must be ddp; did you mean ddp?"),
+        ("strategy: dp", "is 'dp', must be ddp or deepspeed; did you mean ddp?"),
+        ("strategy: {zero_stage: 4}", "is 4, must be from 0 to 3"),
+        ("strategy: {zero_stage: true}", "is true (a boolean), must be an integer"),
+        ("strategy: {config: 3}", "is 3 (an integer), must be a string or be a mapping"),
         ("task: 3", "is 3 (an integer), must be an import path such as package.module:name, or a"),
         ("task: two words", "is 'two words', must be an import path such as package.module:name"),
         ("resources: {world_size: x}", "is 'x' (a string), must be an integer or be a list"),
@@ -202,6 +205,22 @@ def test_every_target_is_checked_and_one_cause_is_told_once(read: Any, folder: P
         (("train", "loss"), "is 'a..b', must be an import path such as package.module:name"),
         (("task",), "no module named 'tasks' beside the spec or installed"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("digits:DigitCNN", "digits.py has no 'DigitCNN'; did you mean 'DigitsCNN'?"),
+        ("two words", "is 'two words', must be an import path such as package.module:name"),
+        ("a..b", "is 'a..b', must be an import path such as package.module:name"),
+        ("digits:DigitsCNN", None),
+    ],
+)
+def test_a_class_to_recompute_is_checked_as_every_target(
+    read: Any, path: str, said: str | None
+) -> None:
+    found = lines(read(EXAMPLE, f"train.recompute=[torch.nn:Linear, '{path}']"))
+    assert [line.split("train.recompute.1: ")[1] for line in found] == ([said] if said else [])
 
 
 def test_the_json_schema_accepts_shorthands_and_has_no_nulls() -> None:

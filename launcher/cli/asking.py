@@ -139,8 +139,7 @@ def plan_spec(
     `earlier` is the plan of the run that goes on, under its own id; `resources` are those of the
     cluster where it does not run on this host.
     """
-    folder = code_dir or path.absolute().parent
-    document = specfile.read(path, overrides=overrides, code_dir=folder)
+    document = specfile.read(path, overrides=overrides, code_dir=code_dir)
     resources = resources or this_host()
     spec = document.spec
     document.refuse(planner.problems(spec, resources) if spec else ())
@@ -152,7 +151,7 @@ def plan_spec(
         storage=earlier.storage
         if earlier
         else absolute_storage(storage or spec.storage or DEFAULT_STORAGE),
-        code_dir=code_url or str(folder),
+        code_dir=code_url or str(code_dir or path.absolute().parent),
         earlier=earlier,
     )
     document.refuse(planner.changes_refused(earlier, plan) if earlier else ())

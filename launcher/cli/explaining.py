@@ -11,9 +11,8 @@ from typing import Any, Literal
 from launcher.cli.asking import Asked
 from launcher.errors import SpecError
 from launcher.plan import Decision
-from launcher.spec import JobSpec, Key, Section
+from launcher.spec import JobSpec, Key, Section, dotted
 from launcher.specfile import Document
-from launcher.specfile.overrides import dotted
 from launcher.specfile.sections import is_free, is_known, section_at
 from launcher.targets import closest
 

@@ -21,7 +21,7 @@ from launcher.cli.asking import (
     storage_option,
 )
 from launcher.errors import ExitCode, SpecError
-from launcher.specfile.overrides import dotted
+from launcher.spec import dotted
 
 
 @click.command()

@@ -9,7 +9,7 @@ from launcher import plan as planned
 from launcher.plan import Call, RunPlan
 from launcher.planner.choices import Choices
 from launcher.planner.continuing import changes_refused
-from launcher.planner.engine_config import plan_strategy
+from launcher.planner.deepspeed import filled, plan_strategy
 from launcher.planner.hardware import (
     pick_precision,
     pick_world_size,
@@ -45,7 +45,9 @@ def make_plan(
     `earlier` is the plan of the run that goes on: what it decided about arithmetic stays decided,
     so that the same world size computes the same weights.
     """
-    choices = Choices(earlier=_kept(spec, resources, earlier))
+    complete = filled(spec, resources)
+    spec = complete.spec
+    choices = Choices(earlier=_kept(spec, resources, earlier), made=list(complete.decisions))
     ranks = plan_ranks(spec, resources, choices)
     train = _train(spec, resources, ranks, choices)
     return RunPlan(

@@ -4,7 +4,9 @@ Each field by itself was checked when it was read, by `specfile`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from launcher.planner.deepspeed import filled, strategy_problems
 from launcher.planner.hardware import pick_world_size
 from launcher.resources import Resources
 from launcher.spec import JobSpec, Metric, Problem, Train
@@ -21,6 +23,13 @@ def metric_name(metric: Metric) -> str:
 
 def problems(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
     """What cannot be, across the fields of a spec."""
+    yield from strategy_problems(spec, resources)
+    complete = filled(spec, resources)
+    for problem in _across(complete.spec, resources):
+        yield replace(problem, key=complete.sources.get(problem.key, problem.key))
+
+
+def _across(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
     yield from _what_trains(spec)
     if spec.train.max_epochs is None and spec.train.max_steps is None:
         yield Problem(("train",), "has no end: give max_epochs or max_steps")

@@ -1,6 +1,7 @@
 """The same plan for another number of ranks: what an elastic run may do between two attempts."""
 
-from launcher.plan import RunPlan
+from launcher.plan import Deepspeed, RunPlan
+from launcher.planner.deepspeed import batches
 
 
 def world_sizes(plan: RunPlan) -> list[int]:
@@ -20,9 +21,10 @@ def resized(plan: RunPlan, world_size: int) -> RunPlan:
     per_rank = plan.train.global_batch_size // world_size
     largest = min(per_rank, plan.train.micro_batch_size)
     micro = next(size for size in range(largest, 0, -1) if per_rank % size == 0)
-    return plan.model_copy(
-        update={
-            "ranks": plan.ranks.model_copy(update={"world_size": world_size}),
-            "train": plan.train.model_copy(update={"micro_batch_size": micro}),
-        }
-    )
+    ranks = plan.ranks.model_copy(update={"world_size": world_size})
+    train = plan.train.model_copy(update={"micro_batch_size": micro})
+    strategy = plan.strategy
+    if isinstance(strategy, Deepspeed):
+        config = {**strategy.config, **batches(train, ranks)}
+        strategy = strategy.model_copy(update={"config": config})
+    return plan.model_copy(update={"ranks": ranks, "train": train, "strategy": strategy})

@@ -4,14 +4,15 @@ Values that the file leaves open, and combinations of values, are `planner`'s wo
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import SpecError
-from launcher.spec import JobSpec, Key, Problem
+from launcher.spec import JobSpec, Key, Problem, dotted
 from launcher.specfile import overrides as overriding
 from launcher.specfile.checks import check
+from launcher.specfile.included import include
 from launcher.specfile.positions import BrokenYamlError, parse
 from launcher.specfile.schema import json_schema
 from launcher.specfile.tree import Place, Tree
@@ -47,7 +48,8 @@ class Document:
         """In the order of the file, our problems and these, but for what follows from ours."""
         across = [p for p in problems if not any(_follows(p, other) for other in self.problems)]
         found = dict.fromkeys((*self.problems, *across))
-        return tuple(sorted(found, key=lambda problem: self._place(problem.key).rank))
+        ordered = sorted(found, key=lambda problem: self._place(problem.key).rank)
+        return tuple(map(self._both_placed, ordered))
 
     def refuse(self, problems: Iterable[Problem] = ()) -> None:
         """Raise `SpecError` with all that is `wrong`, if anything is."""
@@ -57,8 +59,16 @@ class Document:
     def _place(self, key: Key) -> Place:
         return Tree(data=self.data, places=self.places).place(key)
 
+    def _both_placed(self, problem: Problem) -> Problem:
+        """With the place of the second key behind its name."""
+        if problem.other is None:
+            return problem
+        name = dotted(problem.other)
+        told = problem.message.replace(name, f"{name} ({self.origin(problem.other)})", 1)
+        return replace(problem, message=told, other=None)
+
     def _line(self, problem: Problem) -> str:
-        key = "" if problem.key[:1] == (overriding.MARK,) else overriding.dotted(problem.key)
+        key = "" if problem.key[:1] == (overriding.MARK,) else dotted(problem.key)
         return ": ".join(filter(None, [self.origin(problem.key), key, problem.message]))
 
 
@@ -76,15 +86,16 @@ def _follows(problem: Problem, other: Problem) -> bool:
 def read(path: Path, *, overrides: Sequence[str] = (), code_dir: Path | None = None) -> Document:
     """Read and check a spec; only a file that is no YAML at all raises `SpecError` here.
 
-    Targets are looked for in `code_dir`, the spec's own folder unless said otherwise.
+    Targets and files are looked for in `code_dir`, the spec's own folder unless said otherwise.
     """
     text = _text(path)
     try:
         tree = parse(text, source=str(path))
     except BrokenYamlError as exc:
         raise SpecError(f"{path}:{exc.line}:{exc.column}: {exc}") from exc
-    tree = overriding.apply(_rooted(tree), overrides)
-    checked = check(tree, folder=code_dir or path.absolute().parent)
+    folder = code_dir or path.parent
+    tree = include(overriding.apply(_rooted(tree), overrides, folder=folder), folder=folder)
+    checked = check(tree, folder=folder.absolute())
     return Document(
         path=path,
         text=text,

@@ -5,21 +5,26 @@ Whether the result is a job spec is found out in `checks`.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from launcher.spec import Key, Problem
+from launcher.spec import Key, Problem, dotted
 from launcher.specfile import sections
+from launcher.specfile.included import NAMED, include
 from launcher.specfile.positions import BrokenYamlError, parse
 from launcher.specfile.tree import ABSENT, Place, Tree
 
 MARK = "--set"
 
 
-def apply(tree: Tree, overrides: Sequence[str]) -> Tree:
-    """The tree after every override, left to right; a bad one becomes a problem."""
+def apply(tree: Tree, overrides: Sequence[str], *, folder: Path) -> Tree:
+    """The tree after every override, left to right; a bad one becomes a problem.
+
+    An override may reach into the file that a section is in, which lies in `folder`.
+    """
     for number, text in enumerate(overrides, start=1):
         place = Place(f"{MARK} {text}", 0, number)
         try:
-            tree = _apply(tree, text, place=place)
+            tree = _apply(tree, text, place=place, folder=folder)
         except _MalformedError as exc:
             key: Key = (MARK, number)
             tree = replace(
@@ -34,7 +39,7 @@ class _MalformedError(Exception):
     """An override that cannot be applied, and what to write instead."""
 
 
-def _apply(tree: Tree, text: str, *, place: Place) -> Tree:
+def _apply(tree: Tree, text: str, *, place: Place, folder: Path) -> Tree:
     name, equals, value_text = text.partition("=")
     names = name.strip().split(".")
     if not equals or not all(names):
@@ -45,6 +50,8 @@ def _apply(tree: Tree, text: str, *, place: Place) -> Tree:
         value = parse(value_text, source=place.source)
     except BrokenYamlError as exc:
         raise _MalformedError(f"the value is not YAML: {exc}; put it in quotes") from exc
+    if tuple(names[: len(NAMED)]) == NAMED and len(names) > len(NAMED):
+        tree = include(tree, folder=folder)
     if value.data is None and _nothing_to_take(tree, names):
         return tree
     key: Key = ()
@@ -86,8 +93,3 @@ def _part(tree: Tree, key: Key, name: str) -> str | int:
         words = f"{dotted(key)} is a list of {len(section)}; {dotted((*key, len(section)))} adds"
         raise _MalformedError(f"{words} an item to it")
     return int(name)
-
-
-def dotted(key: Key) -> str:
-    """The key as a person writes it."""
-    return ".".join(map(str, key))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from launcher.spec import JobSpec, Key, Section, Shorthand, Target
+from launcher.spec import ImportPath, JobSpec, Key, Section, Shorthand, Target
 from launcher.targets import is_call
 
 
@@ -65,12 +65,27 @@ def is_list(key: Key) -> bool:
 
 
 def is_free(key: Key) -> bool:
-    """Whether `key` lies in the arguments of a target, where any key is allowed."""
-    owners = (section_at(key[:size]) for size in range(len(key)))
-    return any(
-        part == "args" and owner is not None and issubclass(owner, Target)
-        for part, owner in zip(key, owners, strict=True)
-    )
+    """Whether `key` is or lies in a mapping of any keys, such as the arguments of a target."""
+    annotations = (_annotation(key[:size]) for size in range(1, len(key) + 1))
+    return any(get_origin(option) is dict for found in annotations for option in _options(found))
+
+
+def is_import_path(key: Key) -> bool:
+    """Whether an import path alone stands at `key`, as in a list of them."""
+    return bool(_annotation(key) == ImportPath)
+
+
+def range_at(key: Key) -> tuple[int, int] | None:
+    """The least and the largest number that may stand at `key`, where it has both."""
+    limits = [
+        limit
+        for option in get_args(_annotation(key))
+        for field in get_args(option)[1:]
+        for limit in field.metadata
+    ]
+    least = [limit.ge for limit in limits if hasattr(limit, "ge")]
+    largest = [limit.le for limit in limits if hasattr(limit, "le")]
+    return (least[0], largest[0]) if least and largest else None
 
 
 def is_known(key: Key) -> bool:
@@ -93,7 +108,9 @@ def fields() -> Iterator[Key]:
 def targets_in(data: Any, key: Key = ()) -> Iterator[tuple[Key, str]]:
     """Every import path of a spec's data, whether or not the spec is valid."""
     section = section_at(key)
-    if isinstance(data, list):
+    if isinstance(data, str) and is_import_path(key):
+        yield key, data
+    elif isinstance(data, list):
         for index, item in enumerate(data):
             yield from targets_in(item, (*key, index))
     elif section is not None and issubclass(section, Target):

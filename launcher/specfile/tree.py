@@ -21,14 +21,17 @@ class Place:
     """From 1; 0: an override."""
     column: int
     """From 1; of an override, its number on the command line."""
+    inside: "Place | None" = None
+    """Of a place in another file: where that file is named."""
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
     @property
-    def rank(self) -> tuple[bool, int, int]:
+    def rank(self) -> tuple[int, ...]:
         """Sorts places as a person reads: down the file, then along the command line."""
-        return (not self.line, self.line, self.column)
+        outer = self.inside.rank if self.inside else ()
+        return (*outer, not self.line, self.line, self.column)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from launcher.spec import Key, Problem, Target
-from launcher.specfile.sections import fields, section_at, shorthand_at
+from launcher.specfile.sections import (
+    fields,
+    is_import_path,
+    range_at,
+    section_at,
+    shorthand_at,
+)
 from launcher.specfile.tree import ABSENT, Tree
 from launcher.targets import closest
 
@@ -113,6 +119,8 @@ def _requirement(detail: ErrorDetails, key: Key) -> str:
         return f"be {IMPORT_PATH}, or a mapping with target and args"
     if kind in TYPES:
         return f"be {TYPES[kind]}"
+    if kind in ("greater_than_equal", "less_than_equal") and (both := range_at(key)):
+        return "be from {} to {}".format(*both)
     if kind in LIMITS:
         return f"be {LIMITS[kind].format(**context)}"
     if kind == "literal_error":
@@ -123,7 +131,7 @@ def _requirement(detail: ErrorDetails, key: Key) -> str:
 
 
 def _is_target(key: Key) -> bool:
-    return shorthand_at(key) == "target" or key[-1:] == ("target",)
+    return shorthand_at(key) == "target" or key[-1:] == ("target",) or is_import_path(key)
 
 
 def _choices(detail: ErrorDetails) -> list[str]:
