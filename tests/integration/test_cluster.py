@@ -205,6 +205,16 @@ def test_a_submitted_job_has_the_weights_of_a_local_one(lab: Lab, unbroken: Laun
     assert run_dir.run_id in [run["run_id"] for run in listed]
 
 
+def test_deepspeed_splits_a_model_over_two_hosts(lab: Lab, tmp_path: Path) -> None:
+    split = {"strategy": {"name": "deepspeed", "zero_stage": 3}, "train__max_epochs": 1}
+    run_dir = lab.submit(lab.job("split", **split))
+    with Launcher(write_job(tmp_path, **split)) as here:
+        assert here.run().exit_code == 0
+        lab.wait(run_dir)
+        assert placed(run_dir) == [[lab.head.address, lab.one.address]]
+        assert_same_as_local(run_dir, here)
+
+
 def test_a_healthy_cluster_passes_the_doctor_and_keeps_nothing_of_the_visit(lab: Lab) -> None:
     lab.storage.mkdir(exist_ok=True)
     before = sorted(lab.storage.iterdir())

@@ -1,6 +1,9 @@
 """DeepSpeed trains what DDP trains, at every ZeRO stage, and keeps the same promises."""
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -158,3 +161,18 @@ def test_a_run_goes_on_with_other_ranks_and_another_strategy(
         [index for rank in sorted(taken[step]) for index in taken[step][rank]]
         for step in sorted(taken)
     ] == promised_steps()
+
+
+def test_a_model_that_is_built_split_has_the_weights_of_a_whole_one(tmp_path: Path) -> None:
+    """Also where code sets them after the layers were made, and on both ranks."""
+    command = [sys.executable, "-m", "tests.split_building"]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0]
+    for lines in said:
+        found = json.loads(lines.splitlines()[-1])
+        assert len(found) == 5
+        assert not any(found.values()), found

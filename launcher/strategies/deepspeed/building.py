@@ -31,7 +31,10 @@ class _Shares(deepspeed.zero.Init):  # type: ignore[misc]
     """Splits what a module has, once it is initialized."""
 
     def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__(config_dict_or_path=config, tensor_overrides=())
+        zero = {**config["zero_optimization"], "override_module_apply": False}
+        super().__init__(
+            config_dict_or_path={**config, "zero_optimization": zero}, tensor_overrides=()
+        )
 
     def _post_init_method(self, module: nn.Module) -> None:
         with torch._C.DisableTorchFunction():
