@@ -38,6 +38,9 @@ class _Shares(deepspeed.zero.Init):  # type: ignore[misc]
 
     def _post_init_method(self, module: nn.Module) -> None:
         with torch._C.DisableTorchFunction():
+            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                if tensor.is_floating_point() and not hasattr(tensor, "ds_id"):
+                    tensor.data = tensor.data.to(self.dtype)  # of the engine's own 16 bits, or fp32
             super()._post_init_method(module)
 
 
