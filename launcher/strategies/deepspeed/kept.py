@@ -40,14 +40,10 @@ class Kept:
         model = self._rest()
         moments: dict[str, Part] = {}
         for row in self._rows:
-            for piece in row.slices:
-                model[piece.name] = row.part(piece, row.values)
-            for key, value in self._tensors_beside(row):
-                if value.shape == row.values.shape:
-                    for piece in row.slices:
-                        moments[state.moment_name(piece.name, key)] = row.part(piece, value)
-                elif self._rank.rank == 0:
-                    moments |= state.whole({state.moment_name(n, key): value for n in row.names})
+            with row.reading():
+                model |= {piece.name: row.part(piece, row.values) for piece in row.slices}
+                for key, value in self._tensors_beside(row):
+                    moments |= self._moment_parts(row, key, value)
         return {"model": model, "optimizer": moments}
 
     def numbers(self) -> dict[str, dict[str, Any]]:
@@ -68,8 +64,9 @@ class Kept:
         own = state.named_tensors(self._model)
         _require_same_shapes(saved, {n: layout.shape_of(tensor) for n, tensor in own.items()})
         for row in self._rows:
-            for piece in row.slices:
-                row.fill(piece, row.values, saved[piece.name])
+            with row.writing():
+                for piece in row.slices:
+                    row.fill(piece, row.values, saved[piece.name])
         split = {n for n, tensor in own.items() if layout.take(tensor, saved[n], rank=self._rank)}
         rest = {name: value for name, value in saved.items() if name not in split}
         self._model.load_state_dict(rest, strict=False)
@@ -80,13 +77,14 @@ class Kept:
     ) -> None:
         """Takes what the optimizer knew of each parameter, by its name."""
         for row in self._rows:
-            beside: dict[str, Any] = {}
-            for name in row.names:
-                beside |= numbers.get(name, {})
-                for key, value in saved.get(name, {}).items():
-                    self._put_beside(row, beside, name=name, key=key, value=value)
-            if beside:
-                self._optimizer.state[row.values] = beside
+            with row.writing():
+                beside: dict[str, Any] = {}
+                for name in row.names:
+                    beside |= numbers.get(name, {})
+                    for key, value in saved.get(name, {}).items():
+                        self._put_beside(row, beside, name=name, key=key, value=value)
+                if beside:
+                    self._optimizer.state[row.values] = beside
 
     def _put_beside(
         self, row: Row, beside: dict[str, Any], *, name: str, key: str, value: Tensor
@@ -100,6 +98,14 @@ class Kept:
         for piece in row.slices:
             if piece.name == name:
                 row.fill(piece, beside[key], value)
+
+    def _moment_parts(self, row: Row, key: str, value: Tensor) -> dict[str, Part]:
+        """Slices of what is shaped as the row; of what is not, the whole, from rank 0."""
+        if value.shape == row.values.shape:
+            return {state.moment_name(p.name, key): row.part(p, value) for p in row.slices}
+        if self._rank.rank == 0:
+            return state.whole({state.moment_name(name, key): value for name in row.names})
+        return {}
 
     def _rest(self) -> dict[str, Part]:
         """What the optimizer does not step on: on rank 0, but for shares of split weights."""

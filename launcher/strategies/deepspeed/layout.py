@@ -3,11 +3,15 @@
 The one place that reads DeepSpeed's own attributes, hence the upper bound of its version.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from deepspeed.runtime.zero.partition_parameters import (
+    PartitionedParamStatus,
+    ZeroParamStatus,
+)
 from torch import Tensor, nn
 
 from launcher.distributed import Rank
@@ -33,26 +37,34 @@ def shape_of(parameter: Tensor) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def share_of(parameter: Tensor, *, name: str, rank: Rank) -> tuple[Slice, Tensor] | None:
+def share_of(parameter: Any, *, name: str, rank: Rank) -> tuple[Slice, Tensor] | None:
     """Of a parameter that ZeRO 3 splits, what this rank keeps; its values may be padded."""
     share = getattr(parameter, "ds_tensor", None)
     if share is None:
         return None
-    piece = _own_slice(name, shape_of(parameter), at=0, size=share.numel(), rank=rank)
-    return piece, share
+    piece = _own_slice(name, shape_of(parameter), at=0, size=share.ds_numel, rank=rank)
+    if share.status == PartitionedParamStatus.AVAILABLE:
+        return piece, share
+    parameter.all_gather()  # its share is on a disk
+    values = piece.of(parameter.data).clone()
+    parameter.partition()
+    return piece, values
 
 
-def take(parameter: Tensor, saved: Tensor, *, rank: Rank) -> bool:
+def take(parameter: Any, saved: Tensor, *, rank: Rank) -> bool:
     """Puts a saved tensor in the place of a parameter that ZeRO 3 splits; False: it does not."""
-    share = share_of(parameter, name="", rank=rank)
+    share = getattr(parameter, "ds_tensor", None)
     if share is None:
         return False
-    piece, values = share
-    values.narrow(0, 0, piece.count).copy_(piece.of(saved))
-    if (
-        vars(parameter)["ds_status"] == ZeroParamStatus.AVAILABLE
-    ):  # small ones stay whole everywhere
+    if share.status != PartitionedParamStatus.AVAILABLE:  # its share is on a disk
+        parameter.all_gather()
         parameter.data.copy_(saved)
+        parameter.partition(has_been_updated=True)
+        return True
+    piece = _own_slice("", shape_of(parameter), at=0, size=share.ds_numel, rank=rank)
+    share.narrow(0, 0, piece.count).copy_(piece.of(saved))
+    if parameter.ds_status == ZeroParamStatus.AVAILABLE:
+        parameter.data.copy_(saved)  # small ones stay whole everywhere
     return True
 
 
@@ -77,14 +89,35 @@ def _rows_of_gradients(zero: Any, names: Names) -> Iterator[Row]:
 
 def _rows_of_weights(zero: Any, names: Names, rank: Rank) -> Iterator[Row]:
     """ZeRO 3 gives each rank an equal share of every parameter, and lays those in rows."""
-    for group, values in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
+    rows = zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True)
+    for number, (group, values) in enumerate(rows):
         slices = []
         for parameter in group:
             _, at, size = zero.grad_position[zero.get_param_id(parameter)]
             shape = shape_of(parameter)
             slices.append(_own_slice(names[parameter], shape, at=int(at), size=size, rank=rank))
         held = tuple(piece for piece in slices if piece.count)
-        yield Row(values, tuple(names[p] for p in group), held)
+        yield Row(values, tuple(names[p] for p in group), held, **_access(zero, number))
+
+
+def _access(zero: Any, row: int) -> dict[str, Any]:
+    """How a row that is offloaded to a disk comes into memory."""
+    if not zero._swappable_optimizer_subgroup(row):
+        return {}
+
+    @contextlib.contextmanager
+    def reading() -> Iterator[None]:
+        zero._optimizer_states_and_gradient_swap_in(row)
+        yield
+        zero._release_swap_buffers(row)
+
+    @contextlib.contextmanager
+    def writing() -> Iterator[None]:
+        zero._optimizer_states_and_gradient_swap_in(row)
+        yield
+        zero._optimizer_states_and_gradient_swap_out(row)
+
+    return {"on_disk": True, "reading": reading, "writing": writing}
 
 
 def _own_slice(name: str, shape: tuple[int, ...], *, at: int, size: int, rank: Rank) -> Slice:

@@ -1,10 +1,15 @@
 """Slices of parameters, and the rows in which an optimizer keeps them."""
 
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from launcher.tensor_files import Part
+
+Access = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -31,14 +36,19 @@ class Row:
     names: tuple[str, ...]
     """Of all parameters of which some rank has a slice in this row."""
     slices: tuple[Slice, ...]
+    on_disk: bool = False
+    """Whether the row, and what the optimizer keeps beside it, is in memory only within these."""
+    reading: Access = contextlib.nullcontext
+    writing: Access = contextlib.nullcontext
 
     def part(self, piece: Slice, values: Tensor) -> Part:
-        """A slice of the row, or of what the optimizer keeps beside it; live."""
+        """A slice of the row, or of what the optimizer keeps beside it; live, or off the disk."""
         if values.shape == piece.shape:
             return Part(values, piece.shape, 0)
-        return Part(values.narrow(0, piece.at, piece.count), piece.shape, piece.begin)
+        held = values.narrow(0, piece.at, piece.count)
+        return Part(held.clone() if self.on_disk else held, piece.shape, piece.begin)
 
     def fill(self, piece: Slice, values: Tensor, whole: Tensor) -> None:
         """Copies the slice out of a saved tensor into its place in `values`, shaped as the row."""
-        place = self.part(piece, values).values.detach()
-        place.copy_(piece.of(whole).view_as(place))
+        place = values if values.shape == piece.shape else values.narrow(0, piece.at, piece.count)
+        place.detach().copy_(piece.of(whole).view_as(place))
