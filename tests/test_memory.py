@@ -46,32 +46,39 @@ def test_ddp_has_everything_and_its_buckets_are_the_gradients() -> None:
     assert need.all_bytes == 21_001_000 + 12_001_000 + 300_000_000
 
 
-def test_a_lone_rank_has_gradients_only_from_backward_to_step() -> None:
-    alone = replace(FOUR, world_size=1)
+def test_a_lone_rank_on_a_gpu_has_gradients_only_from_backward_to_step() -> None:
+    alone = replace(GPUS, world_size=1)
     assert device("ddp", alone) == Parts(4_001_000, 0, 8_000_000, 5_000_000)
     accumulating = device("ddp", replace(alone, accumulates=True))
     assert accumulating == Parts(4_001_000, 4_000_000, 8_000_000, 5_000_000)
 
 
+def test_a_cpus_process_keeps_what_it_had_of_activations() -> None:
+    alone = replace(FOUR, world_size=1)
+    assert device("ddp", alone) == Parts(4_001_000, 4_000_000, 8_000_000, 5_000_000)
+
+
 def test_stage_0_sums_gradients_in_a_copy() -> None:
-    assert device("zero-0") == Parts(4_001_000, 4_000_000, 8_000_000, 0, 4_000_000)
+    assert device("zero-0") == Parts(4_001_000, 4_000_000, 8_000_000, 5_000_000, 4_000_000)
+    assert device("zero-0", GPUS) == Parts(4_001_000, 4_000_000, 8_000_000, 0, 4_000_000)
 
 
 def test_stage_1_has_a_quarter_of_master_weights_and_moments() -> None:
     # 1e6 / 4 ranks * (4 + 8) bytes; all gradients, their share, and the bucket they went into
-    assert device("zero-1") == Parts(4_001_000, 5_000_000, 3_000_000, 0, 4_000_000)
+    assert device("zero-1") == Parts(4_001_000, 5_000_000, 3_000_000, 5_000_000, 4_000_000)
 
 
 def test_stage_2_keeps_its_share_of_gradients_and_passes_them_through_a_bucket() -> None:
     # in the end: bucket and flat copy of 4e6 each, beside 1e6 of this rank's gradients
-    assert device("zero-2") == Parts(4_001_000, 1_000_000, 3_000_000, 0, 8_000_000)
+    assert device("zero-2") == Parts(4_001_000, 1_000_000, 3_000_000, 5_000_000, 8_000_000)
 
 
 def test_a_small_bucket_is_reduced_while_activations_are_there() -> None:
-    small = replace(FOUR, zero={"reduce_bucket_size": 100_000})
-    # at 0.6: 2.4e6 of gradients went through the bucket of 4e5 and its copy
-    assert device("zero-2", small) == Parts(4_001_000, 0, 3_000_000, 5_000_000, 0)
+    small = replace(GPUS, zero={"reduce_bucket_size": 100_000})
+    # before any gradient is there only the bucket of 4e5 stands beside the activations
+    assert device("zero-2", small) == Parts(4_001_000, 0, 3_000_000, 5_000_000, 400_000)
     late = replace(JOB, profile=((0.0, 1_000_000), (0.6, 2_000_000)))
+    # at 0.6 gradients of 2.4e6 went through the bucket and its copy
     parts = need_of("zero-2", late, small).device
     assert parts == Parts(4_001_000, 1_000_000, 3_000_000, 2_000_000, 800_000)
 
@@ -83,10 +90,10 @@ def test_a_gpu_gives_the_whole_bucket_at_once() -> None:
 
 
 def test_stage_3_of_fp32_weights_needs_no_master_copy() -> None:
-    # forward's end: a quarter of the weights, and all of them gathered and, below the 5e7 of the
-    # prefetch bucket, on their way; a quarter of the gradients and of the moments
+    # a quarter of weights, gradients and moments; all weights gathered, as they are few
+    # in the end: the bucket, its flat copy and gloo's
     parts = device("zero-3")
-    assert parts == Parts(1_000_000 + 1_000 + 4_000_000, 1_000_000, 2_000_000, 5_000_000, 4_000_000)
+    assert parts == Parts(5_001_000, 1_000_000, 2_000_000, 5_000_000, 12_000_000)
 
 
 def test_stage_3_keeps_few_weights_where_it_is_told_to() -> None:
@@ -96,8 +103,8 @@ def test_stage_3_keeps_few_weights_where_it_is_told_to() -> None:
         "stage3_param_persistence_threshold": 0,
         "reduce_bucket_size": 100_000,
     }
-    parts = device("zero-3", replace(FOUR, zero=few))
-    assert parts == Parts(1_000_000 + 1_000 + 200_000, 1_000_000, 2_000_000, 5_000_000, 40_000)
+    parts = device("zero-3", replace(GPUS, zero=few))
+    assert parts == Parts(1_201_000, 1_000_000, 2_000_000, 5_000_000, 440_000)
 
 
 def test_half_precision_of_deepspeed_has_2_and_2_and_12_bytes_a_weight() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from launcher.memory.advice import advise
 from launcher.memory.capacity import Capacity, capacity_of
 from launcher.memory.formulas import STRATEGIES, need_of
-from launcher.memory.needs import Measured, Need, Setting
+from launcher.memory.needs import Measured, Need, Setting, half_precision
 from launcher.plan import Deepspeed, RunPlan
 from launcher.resources import Resources, inherited_environment, own_python_path
 
@@ -66,18 +66,23 @@ def _name(plan: RunPlan) -> str:
 
 
 def _setting(plan: RunPlan, *, strategy: str) -> Setting:
-    """Autocast keeps weights of 4 bytes; of fp16 the planner makes DeepSpeed's own from stage 1."""
     config = plan.strategy.config if isinstance(plan.strategy, Deepspeed) else {}
-    own = [config.get(name, {}) for name in ("bf16", "fp16")]
-    half = any(c.get("enabled") and not c.get("auto_cast") for c in own)
     per_rank = plan.train.global_batch_size // plan.ranks.world_size
     return Setting(
         world_size=plan.ranks.world_size,
         on_gpu=plan.ranks.device == "cuda",
         accumulates=per_rank > plan.train.micro_batch_size,
-        half=half or (plan.train.precision == "fp16" and strategy not in ("ddp", "zero-0")),
+        half=strategy != "ddp" and _is_half(plan, strategy=strategy),
         zero=config.get("zero_optimization", {}),
     )
+
+
+def _is_half(plan: RunPlan, *, strategy: str) -> bool:
+    """As configured; of fp16 the planner makes DeepSpeed's own from stage 1 on, else autocast."""
+    dtype = half_precision(plan)
+    if strategy == "zero-0" and _name(plan) != "zero-0":
+        return dtype == "bf16"
+    return bool(dtype) or (plan.train.precision == "fp16" and strategy != "zero-0")
 
 
 def _ask(plan: RunPlan) -> Mapping[str, Any]:

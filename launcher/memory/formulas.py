@@ -1,16 +1,19 @@
 """What DDP and each stage of ZeRO keep on a rank, from what was measured of a job: arithmetic only.
 
 The sums are those of the ZeRO paper (arXiv:1910.02054, section 3 and figure 1) with what DeepSpeed
-0.19.8 keeps beside: deepspeed/runtime/zero/stage_1_and_2.py (flat weights and master partition
-492-560, buckets 3256-3280, reduction 1414-1480 and 2205-2282, step 3013-3170), stage3.py (flat
-buffers 780-800 and 940-960, master weights 1158-1172, step 2684-2705),
-partitioned_param_coordinator.py (how long weights stay gathered 620-660) and engine.py (stage 0
-3073-3100 and 3796-3835). DDP's gradients are its buckets (`gradient_as_bucket_view`). All sizes
-are bytes.
+0.19.8 keeps beside, in deepspeed/runtime:
+zero/stage_1_and_2.py: flat weights and master partition 492-560, reduction 1414-1480 and
+    2205-2282, step 3013-3170, buckets 3256-3280
+zero/stage3.py: buckets and flat gradients 780-800, flat weights 940-960, master weights 1158-1172,
+    step 2684-2705
+zero/partitioned_param_coordinator.py: how long weights stay gathered 620-660
+comm/coalesced_collectives.py: the flat copy of gradients 122
+engine.py: stage 0 3073-3100 and 3796-3835
+DDP's gradients are its buckets (`gradient_as_bucket_view`). All sizes are bytes.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from launcher.memory.needs import Measured, Need, Parts, Setting
 
@@ -161,6 +164,8 @@ class _Sizes:
     def need(
         self, strategy: str, moments: list[Parts], *, checkpoint: int, offloaded: int = 0
     ) -> Need:
+        if not self.setting.on_gpu:
+            moments = _kept_by_the_allocator(moments)
         return Need(
             strategy=strategy,
             device=max(moments, key=lambda parts: parts.total),
@@ -168,6 +173,17 @@ class _Sizes:
             checkpoint=checkpoint,
             process=self.measured.process_bytes,
         )
+
+
+def _kept_by_the_allocator(moments: list[Parts]) -> list[Parts]:
+    """What a CPU's process had of activations, and of weights gathered one by one, it still has.
+
+    glibc gives pieces of less than 32 MiB back only from the end of its heap (mallopt(3),
+    M_MMAP_THRESHOLD). Flat buffers are larger, and are given back.
+    """
+    parameters = max(parts.parameters for parts in moments)
+    activations = max(parts.activations for parts in moments)
+    return [replace(m, parameters=parameters, activations=activations) for m in moments]
 
 
 def _stage_0(sizes: _Sizes) -> Iterator[Parts]:
@@ -186,9 +202,7 @@ def _stage_0(sizes: _Sizes) -> Iterator[Parts]:
 
 
 def _with_optimizer(parts: Parts, more: int) -> Parts:
-    return Parts(
-        parts.parameters, parts.gradients, parts.optimizer + more, parts.activations, parts.buckets
-    )
+    return replace(parts, optimizer=parts.optimizer + more)
 
 
 def _stage_1_and_2(sizes: _Sizes, *, splits_gradients: bool) -> Iterator[Parts]:
@@ -243,27 +257,28 @@ def _stage_3(sizes: _Sizes) -> Iterator[Parts]:
     staying = sum(n for n in measured.trainable if n <= threshold) * sizes.weight
     fetched = min(whole, sizes.configured("prefetch_bucket_size") * sizes.weight)
     kept = 0 if offloads else sizes.gradient_share
-    for produced, activations in sizes.backward():
+    on_gpu = sizes.setting.on_gpu
+    for produced, activations in (*sizes.backward(), (sizes.gradients, 0)):
         ahead = whole - produced
-        gathered = max(staying, min(ahead, longest * sizes.weight))
-        bucket = sizes.reserved if sizes.setting.on_gpu else min(sizes.bucket, produced)
-        copy = sizes.filled if produced >= min(sizes.bucket, sizes.gradients) else 0
+        reduces = produced >= min(sizes.bucket, sizes.gradients)
+        copies = sizes.filled * (1 if on_gpu else 2) if reduces else 0  # gloo makes one more
         yield Parts(
-            parameters=weights + measured.buffer_bytes + gathered,
+            parameters=weights
+            + measured.buffer_bytes
+            + max(staying, min(ahead, longest * sizes.weight)),
             gradients=kept,
             optimizer=optimizer,
             activations=activations,
-            buckets=bucket + copy + min(fetched, ahead),
+            buckets=sizes.reserved + copies + min(fetched, ahead),
         )
     if not offloads:
         group = min(sizes.share(sizes.elements), sizes.configured("sub_group_size"))
-        flat = group * (sizes.weight + (_MASTER if sizes.half else 0))
         yield Parts(
             parameters=weights + measured.buffer_bytes + staying,
-            gradients=kept + flat,
+            gradients=kept + group * (sizes.weight + (_MASTER if sizes.half else 0)),
             optimizer=optimizer,
             activations=sizes.update_share,
-            buckets=sizes.reserved,
+            buckets=sizes.reserved + sizes.filled,  # the flat copy of gradients is there still
         )
 
 

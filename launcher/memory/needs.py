@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from launcher.plan import Deepspeed, RunPlan
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -96,3 +98,9 @@ class Need:
     def all_bytes(self) -> int:
         """Where device and host are one."""
         return self.device.total + self.host_bytes
+
+
+def half_precision(plan: RunPlan) -> str:
+    """`bf16` or `fp16` where DeepSpeed's configuration makes weights of that; else empty."""
+    config = plan.strategy.config if isinstance(plan.strategy, Deepspeed) else {}
+    return next((n for n in ("bf16", "fp16") if config.get(n, {}).get("enabled")), "")

@@ -19,8 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from launcher.contracts import Task
-from launcher.memory.needs import Measured
-from launcher.plan import Deepspeed, RunPlan
+from launcher.memory.needs import Measured, half_precision
+from launcher.plan import RunPlan
 from launcher.strategies.optimization import build_optimizer
 from launcher.strategies.recomputation import recompute
 
@@ -54,8 +54,9 @@ class _Job:
 
 def _measure(plan: RunPlan, task: Task, batch: Any, *, samples: int, method: str) -> Measured:
     device = torch.device(plan.ranks.device)
-    half = half_dtype(plan)
+    half = _DTYPES.get(half_precision(plan))
     model = task.build_model().train()
+    own_bytes = _trainable_bytes(model)
     _place(model, device=device, dtype=half)
     batch = tree_map_only(Tensor, lambda t: _placed(t, device=device, dtype=half), batch)
     recompute(model, plan.train.recomputed)
@@ -72,28 +73,19 @@ def _measure(plan: RunPlan, task: Task, batch: Any, *, samples: int, method: str
         clip=plan.train.clip_grad_norm,
     )
     watch = _step(job)
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    bytes_here = _trainable_bytes(model)
     return Measured(
         method=method,
         samples=samples,
-        trainable=tuple(p.numel() for p in trainable),
-        trainable_bytes=_bytes(trainable),
+        trainable=tuple(p.numel() for p in model.parameters() if p.requires_grad),
+        trainable_bytes=own_bytes,
         frozen_bytes=_bytes([p for p in model.parameters() if not p.requires_grad]),
         buffer_bytes=_bytes(list(model.buffers())),
-        optimizer_bytes=_bytes(tree_leaves(dict(job.optimizer.state))),
+        optimizer_bytes=round(_state_bytes(job.optimizer) * own_bytes / max(1, bytes_here)),
         update_bytes=watch.update_bytes,
-        profile=watch.profile(gradient_bytes=_bytes(trainable)),
+        profile=watch.profile(gradient_bytes=bytes_here),
         process_bytes=0,
     )
-
-
-def half_dtype(plan: RunPlan) -> torch.dtype | None:
-    """Of weights in DeepSpeed's own half precision; None: they are as the model has them."""
-    if isinstance(plan.strategy, Deepspeed):
-        for name in ("bf16", "fp16"):
-            if plan.strategy.config.get(name, {}).get("enabled"):
-                return _DTYPES[name]
-    return None
 
 
 def _place(model: nn.Module, *, device: torch.device, dtype: torch.dtype | None) -> None:
@@ -193,6 +185,14 @@ class _Watch(TorchDispatchMode):
 
     def _total(self) -> int:
         return sum(snap["Total"] for snap in self._tracker.get_tracker_snapshot().values())
+
+
+def _trainable_bytes(model: nn.Module) -> int:
+    return _bytes([p for p in model.parameters() if p.requires_grad])
+
+
+def _state_bytes(optimizer: Optimizer) -> int:
+    return _bytes(tree_leaves(dict(optimizer.state)))
 
 
 def _bytes(values: list[Any]) -> int:

@@ -4,6 +4,7 @@ It may import torch and the user's code; the command that asks does not.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from launcher.engines.libraries import imported_ahead
 from launcher.plan import RunPlan
 from launcher.targets import load
 
@@ -40,11 +42,16 @@ def _measured(plan: RunPlan) -> dict[str, Any]:
 
     from launcher import worker  # noqa: F401  # what a rank imports
     from launcher.data.randomness import mix, seed_cpu
+    from launcher.distributed import set_environment
     from launcher.memory.probe import measure_with_fakes
     from launcher.task import make_task
 
     sys.path.insert(0, plan.code_dir)
     seed_cpu(mix(plan.seed))
+    set_environment({"DS_ACCELERATOR": "cpu"})  # it must look for no GPU here
+    for name in imported_ahead(plan):
+        with contextlib.suppress(ImportError):  # the estimate is for those who lack it, too
+            importlib.import_module(name)
     _import_targets(plan.task.model_dump())
     task = make_task(plan)
     sample = task.train_data()[0]

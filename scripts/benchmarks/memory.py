@@ -76,7 +76,7 @@ def main() -> None:
     peaks: list[Peak] = []
     failed = False
     for job in JOBS:
-        if asked.jobs and job.split(",")[0] not in asked.jobs:
+        if asked.jobs and not {job, job.split(",")[0]} & set(asked.jobs):
             continue
         for strategy in asked.strategies.split(","):
             print(f"measuring {job} with {strategy}", file=sys.stderr)
