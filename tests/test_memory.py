@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, default_collate
 from launcher.memory.advice import advise
 from launcher.memory.capacity import Capacity
 from launcher.memory.formulas import STRATEGIES, need_of
-from launcher.memory.needs import Measured, Parts, Setting
+from launcher.memory.needs import Measured, Parts, Setting, extrapolated
 from launcher.memory.probe import measure_with_fakes, measure_with_memory
 from launcher.plan import RunPlan
 from launcher.task import make_task
@@ -125,6 +125,11 @@ def test_what_is_offloaded_is_the_hosts() -> None:
     assert need.offloaded == 24_000_000 / 4
     nvme = {"offload_optimizer": {"device": "nvme"}}
     assert need_of("zero-2", JOB, replace(FOUR, zero=nvme)).offloaded == 0
+
+
+def test_activations_of_a_large_batch_follow_from_those_of_two_small_ones() -> None:
+    two, four = (replace(JOB, samples=n, profile=((0.0, 100 + 50 * n),)) for n in (2, 4))
+    assert extrapolated(two, four, samples=64).profile == ((0.0, 100 + 50 * 64),)
 
 
 def advice(device_bytes: int, **train: Any) -> tuple[str, ...]:

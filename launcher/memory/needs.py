@@ -4,7 +4,7 @@ How the one follows from the other is `formulas`'.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from launcher.plan import Deepspeed, RunPlan
@@ -41,6 +41,14 @@ class Measured:
             "profile": tuple((share, size) for share, size in values["profile"]),
         }
         return cls(**{**values, **lists})
+
+
+def extrapolated(less: Measured, more: Measured, *, samples: int) -> Measured:
+    """What a batch of so many would take: activations grow with it evenly."""
+    before = dict(less.profile)
+    steps = (samples - more.samples) / (more.samples - less.samples)
+    grown = ((s, round(n + (n - before.get(s, 0)) * steps)) for s, n in more.profile)
+    return replace(more, samples=samples, profile=tuple(grown))
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,8 @@ def _measure(plan: RunPlan, task: Task, batch: Any, *, samples: int, method: str
 
 def _place(model: nn.Module, *, device: torch.device, dtype: torch.dtype | None) -> None:
     """As `model.to`, which cannot exchange the memory of fake tensors."""
+    if dtype is None and all(p.device == device for p in model.parameters()):
+        return
     placed: dict[Tensor, nn.Parameter] = {}
     for module in model.modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

@@ -9,16 +9,19 @@ import json
 import os
 import resource
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from launcher.engines.libraries import imported_ahead
+from launcher.memory.needs import extrapolated
 from launcher.plan import RunPlan
 from launcher.targets import load
 
 _FEW = 2
-"""Samples, and twice as many: from these two the activations of a larger batch are known."""
+_GROWTH = 4
+_PATIENCE_S = 8.0
 
 
 def main() -> None:
@@ -66,25 +69,28 @@ def _measured(plan: RunPlan) -> dict[str, Any]:
 
 
 def _measured_with_memory(plan: RunPlan, task: Any, sample: Any) -> Any:
-    """With few samples, and from them what the micro-batch would take."""
+    """With more and more samples, as long as that is quick and there is room for it."""
     from torch.utils.data import default_collate
 
     from launcher.memory.probe import measure_with_memory
 
-    _stay_within_free_memory()
+    free_bytes = _stay_within_free_memory()
     wanted = plan.train.micro_batch_size
-    few = [
-        measure_with_memory(plan, task, default_collate([sample] * n), samples=n)
-        for n in ((wanted,) if wanted <= 2 * _FEW else (_FEW, 2 * _FEW))
-    ]
-    less, more = few[0], few[-1]
-    grown = {
-        share: round(
-            size + (size - dict(less.profile).get(share, 0)) * (wanted - more.samples) / _FEW
-        )
-        for share, size in more.profile
-    }
-    return replace(more, samples=wanted, profile=tuple(grown.items()))
+
+    def measure(samples: int) -> Any:
+        batch = default_collate([sample] * samples)
+        return measure_with_memory(plan, task, batch, samples=samples)
+
+    less = more = measure(min(wanted, _FEW))
+    begun = time.perf_counter()
+    while more.samples < wanted and time.perf_counter() - begun < _PATIENCE_S:
+        largest = max((size for _, size in more.profile), default=0)
+        if _GROWTH * largest > free_bytes:
+            break
+        less, more = more, measure(min(wanted, _GROWTH * more.samples))
+    if more.samples == wanted or more.samples == less.samples:
+        return more
+    return extrapolated(less, more, samples=wanted)
 
 
 def _import_targets(value: Any) -> None:
@@ -99,12 +105,13 @@ def _import_targets(value: Any) -> None:
             _import_targets(inner)
 
 
-def _stay_within_free_memory() -> None:
+def _stay_within_free_memory() -> int:
     """So that a model too large raises here, and does not make the kernel kill others."""
+    free_bytes = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _resident_bytes() + free_bytes
     with contextlib.suppress(OSError, ValueError):
-        pages = os.sysconf("SC_AVPHYS_PAGES")
-        limit = _resident_bytes() + pages * os.sysconf("SC_PAGE_SIZE")
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    return free_bytes
 
 
 def _resident_bytes() -> int:
