@@ -269,7 +269,7 @@ def _stage_3(sizes: _Sizes) -> Iterator[Parts]:
             gradients=kept,
             optimizer=optimizer,
             activations=activations,
-            buckets=sizes.reserved + copies + min(fetched, ahead),
+            buckets=sizes.reserved + copies + fetched,  # what the last fetch came in stays
         )
     if not offloads:
         group = min(sizes.share(sizes.elements), sizes.configured("sub_group_size"))
