@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "launcher"
 ROWS = [
     ["__main__"],
     ["cli"],
-    ["driver", "doctor", "cluster"],
+    ["driver", "doctor", "cluster", "memory"],
     ["engines", "watch", "history"],
     ["worker"],
     ["loop"],

@@ -24,6 +24,11 @@ train:
   max_steps: 20
 resources: {world_size: [1, 1], gpus_per_rank: 0}
 """
+TRAINABLE = """\
+import torch
+def Net(sizes): return torch.nn.Linear(*sizes)
+def points(): return [(torch.zeros(8), 1)]
+"""
 FRAMEWORKS = {"torch", "ray", "deepspeed", "wandb", "numpy"}
 HEAVY = FRAMEWORKS | {"fsspec", "rich"}
 
@@ -209,7 +214,7 @@ def test_explain_names_every_decision_of_the_plan(command: Any) -> None:
     document = json.loads(out)
     assert document["schema"] == 1
     decided = {row["key"]: row["value"] for row in document["values"] if row["by"] == "decided"}
-    plan = RunPlan.model_validate_json(command("plan", "job.yaml")[1])
+    plan = RunPlan.model_validate_json(command("plan", "job.yaml", "--no-memory")[1])
     assert decided == {decision.key: decision.value for decision in plan.decisions}
 
 
@@ -217,7 +222,13 @@ def test_plan_prints_what_the_run_directory_would_hold_and_makes_nothing(
     command: Any, folder: Path
 ) -> None:
     code, out, err = command(
-        "plan", "job.yaml", "--storage", "elsewhere", "--set", "resources.cpus_per_rank=512"
+        "plan",
+        "job.yaml",
+        "--no-memory",
+        "--storage",
+        "elsewhere",
+        "--set",
+        "resources.cpus_per_rank=512",
     )
     plan = RunPlan.model_validate_json(out)
     assert code == 0
@@ -231,12 +242,12 @@ def test_plan_prints_what_the_run_directory_would_hold_and_makes_nothing(
 def test_plan_shows_what_submit_would_send(command: Any, folder: Path) -> None:
     (folder / "table.csv").write_bytes(bytes(3000))
     (folder / ".env").write_text("KEY=1")
-    code, out, err = command("plan", "job.yaml")
+    code, out, err = command("plan", "job.yaml", "--no-memory")
     assert code == 0
     total, first = err.splitlines()[-4:-2]
     assert re.fullmatch(r"submit would send 3 files of 3\.\d KiB; the largest:", total)
     assert first == "  2.9 KiB  table.csv"
-    code, out, err = command("plan", "job.yaml", "-o", "json")
+    code, out, err = command("plan", "job.yaml", "--no-memory", "-o", "json")
     document = json.loads(out)
     upload = document.pop("upload")
     plan = RunPlan.model_validate(document)
@@ -247,6 +258,34 @@ def test_plan_shows_what_submit_would_send(command: Any, folder: Path) -> None:
     assert "submit" not in err
 
 
+def test_plan_tells_the_memory_of_a_rank_with_each_strategy(command: Any, folder: Path) -> None:
+    (folder / "mine.py").write_text(TRAINABLE)
+    code, out, _ = command("plan", "job.yaml", "-o", "json")
+    memory = json.loads(out)["memory"]
+    assert code == 0
+    assert (memory["absent"], memory["method"], memory["samples"]) == ("", "fake tensors", 8)
+    rows = {row["strategy"]: row for row in memory["strategies"]}
+    assert list(rows) == ["ddp", "zero-0", "zero-1", "zero-2", "zero-3"]
+    assert [name for name, row in rows.items() if row["chosen"]] == ["ddp"]
+    assert all(row["fits"] for row in rows.values())
+    assert rows["ddp"]["parameters_bytes"] == (8 * 4 + 4) * 4
+    assert rows["ddp"]["device_bytes"] > rows["ddp"]["process_bytes"] > 50 << 20
+
+
+def test_a_model_that_cannot_be_built_has_a_plan_and_no_estimate(command: Any) -> None:
+    code, out, err = command("plan", "job.yaml")
+    assert code == 0
+    RunPlan.model_validate_json(out)
+    assert err.splitlines()[-1].startswith("no estimate of memory: TypeError: ")
+
+
+def test_without_memory_nothing_of_it_is_told(command: Any) -> None:
+    _, out, err = command("plan", "job.yaml", "--no-memory", "-o", "json")
+    assert "memory" not in json.loads(out)
+    _, _, err = command("plan", "job.yaml", "--no-memory")
+    assert "memory" not in err
+
+
 def sendable(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name != ".env"]
 
@@ -254,11 +293,11 @@ def sendable(folder: Path) -> list[str]:
 def test_a_folder_too_large_to_send_is_planned_all_the_same(command: Any, folder: Path) -> None:
     with (folder / "data.bin").open("wb") as file:
         file.truncate(101 << 20)
-    code, out, err = command("plan", "job.yaml")
+    code, out, err = command("plan", "job.yaml", "--no-memory")
     assert code == 0
     RunPlan.model_validate_json(out)
     assert f"submit would refuse: {folder} has 3 files of 101.0 MiB to send, more than" in err
-    code, out, _ = command("plan", "job.yaml", "-o", "json")
+    code, out, _ = command("plan", "job.yaml", "--no-memory", "-o", "json")
     upload = json.loads(out)["upload"]
     assert code == 0
     assert upload["files"] == 3

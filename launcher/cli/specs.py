@@ -70,30 +70,46 @@ def schema() -> None:
 @click.command()
 @spec_argument
 @storage_option
+@click.option(
+    "--memory/--no-memory",
+    "wants_memory",
+    default=True,
+    help="Whether to estimate the memory of a rank, which takes seconds.  [default: --memory]",
+)
 @output_option
 def plan(
     spec: Path,
     overrides: tuple[str, ...],
     storage: str | None,
+    wants_memory: bool,
     output: str,
 ) -> None:
-    """Print every value that a run of SPEC would use, as JSON, and what would be sent.
+    """Print every value that a run of SPEC would use, as JSON, what would be sent, and the memory
+    that a rank needs.
 
-    Starts nothing. -o json adds what `submit` would send to the document, as "upload".
+    Starts no ranks. -o json adds to the document what `submit` would send, as "upload", and the
+    memory, as "memory".
     """
     from launcher import packing  # the other commands here need none of it
-    from launcher.cli import sending
+    from launcher.cli import remembering, sending
+    from launcher.memory import estimate
 
-    decided = plan_spec(spec, overrides=overrides, storage=storage).plan
+    asked = plan_spec(spec, overrides=overrides, storage=storage)
+    decided = asked.plan
     for warning in decided.warnings:
         say(f"warning: {warning}")
     upload = packing.survey(Path(decided.code_dir))
     document = decided.model_dump(mode="json")
     if output == "json":
-        put({**document, "upload": sending.described(upload)})
-    else:
+        document["upload"] = sending.described(upload)
+        if wants_memory:
+            document["memory"] = remembering.memory_values(estimate(decided, asked.resources))
         put(document)
-        say(sending.upload_text(upload))
+        return
+    put(document)
+    say(sending.upload_text(upload))
+    if wants_memory:
+        say(remembering.memory_text(estimate(decided, asked.resources)))
 
 
 def _faults(spec: Path, overrides: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
