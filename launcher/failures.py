@@ -11,12 +11,18 @@ from pathlib import Path
 import torch
 
 from launcher.distributed import is_peer_loss
-from launcher.errors import DivergedError, LauncherError, SpecError, StorageError
+from launcher.errors import (
+    DivergedError,
+    LauncherError,
+    PreflightError,
+    SpecError,
+    StorageError,
+)
 from launcher.outcome import Failure, Kind
 
 _UNUSED = "Expected to have finished reduction in the prior iteration"
 _NO_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-_SAID_IN_A_LINE = ("spec", "storage", "diverged", "lost")
+_SAID_IN_A_LINE = ("spec", "storage", "preflight", "diverged", "lost")
 _PACKAGE = Path(__file__).parent
 _CALLS_USER_CODE = {"task.py", "loader.py", "loop.py", "evaluation.py"}
 """Where an error in the innermost frame may be the user's: a call with the wrong arguments, say."""
@@ -65,6 +71,8 @@ def _kind(error: BaseException) -> Kind:
             return "storage"
         case DivergedError():
             return "diverged"
+        case PreflightError():
+            return "preflight"
         case OSError(errno=code) if code in _NO_STORAGE:
             return "storage"
         case torch.OutOfMemoryError() | MemoryError():

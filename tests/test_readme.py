@@ -49,9 +49,10 @@ def test_every_script_of_the_readme_is_there_and_can_be_run() -> None:
 
 
 def test_the_spec_of_the_readme_is_valid(tmp_path: Path) -> None:
-    (spec,) = blocks("yaml")
+    spec, *sections = blocks("yaml")
+    assert sections, "what the spec can say beside"
     path = tmp_path / "job.yaml"
-    path.write_text(spec)
+    path.write_text("\n".join([spec, *sections]))
     document = specfile.read(path, code_dir=ROOT / "job_specs")
     assert document.spec is not None
     document.refuse(problems(document.spec, this_host()))

@@ -15,12 +15,14 @@ from torch.optim import Optimizer
 
 from launcher.distributed import Rank, broadcast_buffers
 from launcher.plan import Deepspeed, RunPlan
+from launcher.resources import this_host
 from launcher.strategies import state
 from launcher.strategies.deepspeed.elementwise import require_elementwise
 from launcher.strategies.deepspeed.joining import join
 from launcher.strategies.deepspeed.kept import Kept
 from launcher.strategies.deepspeed.layout import find_rows
 from launcher.strategies.deepspeed.precision import Precision
+from launcher.strategies.deepspeed.room import require_room
 from launcher.strategies.optimization import build_optimizer, build_schedule, replay
 from launcher.tensor_files import Part
 
@@ -33,6 +35,8 @@ class DeepspeedStrategy:
         self.splits = settings.zero_stage > 0
         if self.splits:
             require_elementwise(train.optimizer)
+        memory_bytes = this_host().memory_bytes
+        require_room(settings.config, model, rank=rank, host_memory_bytes=memory_bytes)
         state.extra_state(model)  # refuses now what no checkpoint could hold
         self.bare_model = model
         self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
@@ -75,8 +79,8 @@ class DeepspeedStrategy:
         if self._clips and not self.splits:  # here the engine does not tell
             logged["grad_norm"] = self._precision.norm(self._engine, list(self._names))
         self._engine.step()
-        if self._clips and self.splits:
-            logged["grad_norm"] = self._engine.get_global_grad_norm()
+        if self._clips and (norm := self._engine.get_global_grad_norm()) is not None:
+            logged["grad_norm"] = norm
         self._schedule.step()
         self._steps += 1
         return logged

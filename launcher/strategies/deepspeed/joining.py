@@ -15,6 +15,8 @@ def join() -> None:
     """Called by every rank, before anything else of DeepSpeed's; again, it does no harm."""
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    # Said when the first step overflows in fp16 and is left out.
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
     # It would compile this operation for 20 s, and only inference uses it.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _import_muon()
