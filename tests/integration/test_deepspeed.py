@@ -1,6 +1,7 @@
 """DeepSpeed trains what DDP trains, at every ZeRO stage, and keeps the same promises."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,8 @@ CHARACTERS = {"block_size": 16, "stride": 16}
 Trained = Callable[[str, Any], Launcher]
 
 
-def zero(stage: int) -> dict[str, Any]:
-    return {"name": "deepspeed", "zero_stage": stage}
+def zero(stage: int, **more: str) -> dict[str, Any]:
+    return {"name": "deepspeed", "zero_stage": stage, **more}
 
 
 def char_gpt(folder: Path, *, precision: str, strategy: Any) -> Launcher:
@@ -132,8 +133,8 @@ def tiny(folder: Path, *, world_size: int, strategy: Any) -> Launcher:
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        ((2, zero(3)), (1, zero(2))),
-        ((1, zero(1)), (2, zero(3))),
+        ((2, zero(3, offload_optimizer="cpu", offload_parameters="cpu")), (1, zero(2))),
+        ((1, zero(1)), (2, zero(2, offload_optimizer="cpu"))),
         ((2, "ddp"), (2, zero(2))),
         ((2, zero(3)), (2, "ddp")),
     ],
@@ -161,6 +162,24 @@ def test_a_run_goes_on_with_other_ranks_and_another_strategy(
         [index for rank in sorted(taken[step]) for index in taken[step][rank]]
         for step in sorted(taken)
     ] == promised_steps()
+
+
+def test_fp16_leaves_out_steps_that_overflow_and_goes_on_with_its_scale() -> None:
+    """On a CPU that is said to have fp16: what the launcher does around it is the same."""
+    environment = os.environ | {"DS_ACCELERATOR": "cpu", "LOCAL_RANK": "0", "RANK": "0"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.half_weights"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env=environment | {"WORLD_SIZE": "1"},
+    )
+    for found in json.loads(done.stdout.splitlines()[-1]).values():
+        assert found["overflowed"] == 3
+        assert found["losses"][:4] == [found["losses"][0]] * 4
+        assert found["losses"][-1] < found["losses"][0]
+        assert found["goes_on"]
 
 
 def test_a_model_that_is_built_split_has_the_weights_of_a_whole_one(tmp_path: Path) -> None:

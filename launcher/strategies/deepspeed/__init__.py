@@ -17,12 +17,12 @@ from launcher.distributed import Rank, broadcast_buffers
 from launcher.plan import Deepspeed, RunPlan
 from launcher.resources import this_host
 from launcher.strategies import state
-from launcher.strategies.deepspeed.elementwise import require_elementwise
 from launcher.strategies.deepspeed.joining import join
 from launcher.strategies.deepspeed.kept import Kept
 from launcher.strategies.deepspeed.layout import find_rows
 from launcher.strategies.deepspeed.precision import Precision
 from launcher.strategies.deepspeed.room import require_room
+from launcher.strategies.elementwise import require_elementwise
 from launcher.strategies.optimization import build_optimizer, build_schedule, replay
 from launcher.tensor_files import Part
 
