@@ -82,6 +82,12 @@ def join_process_group(
     )
 
 
+def use_device(device: torch.device) -> None:
+    """Makes it this thread's own; CUDA asks each thread."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 class PendingSum:
     """A sum over all ranks that is under way; `result` waits for it."""
 

@@ -5,6 +5,7 @@ Which parts those are is the strategies' knowledge; when they are saved, `saving
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,7 @@ def write(folder: Path, own: Parts, courier: Courier | None) -> None:
     """
     others = courier.announced() if courier else {}
     everything = [*_entries(own), *(entry for sent in others.values() for entry in sent)]
+    _assert_whole(everything)
     with contextlib.ExitStack() as stack:
         files = {
             file: stack.enter_context(
@@ -95,6 +97,17 @@ def write(folder: Path, own: Parts, courier: Courier | None) -> None:
             for entry in entries:
                 for begin, chunk in courier.receive(rank, entry):
                     files[entry.file].write(entry.name, chunk, begin=begin)
+
+
+def _assert_whole(everything: Sequence[Entry]) -> None:
+    """That each tensor is covered once: a hole would be zeros, with a hash that is right."""
+    covered: dict[tuple[str, str], int] = {}
+    for entry in sorted(everything, key=lambda entry: entry.begin):
+        place = (entry.file, entry.name)
+        assert covered.setdefault(place, 0) == entry.begin, entry
+        covered[place] += entry.count
+    for entry in everything:
+        assert covered[entry.file, entry.name] == math.prod(entry.shape), entry
 
 
 def _entries(parts: Parts) -> Iterator[Entry]:

@@ -20,13 +20,15 @@ from torch import Tensor
 from launcher import checkpoint, parts, rundir, storage, tensor_files
 from launcher.contracts import Strategy
 from launcher.data.order import Position
-from launcher.distributed import Rank
+from launcher.distributed import Rank, use_device
 from launcher.errors import DivergedError, LauncherError
 from launcher.parts import Parts
 from launcher.rundir import RunDir
 
 _WRITER_NICENESS = 10
 _BEAT_S = 1.0
+_OTHERS_S = 5.0
+"""So long a rank that ends waits for a save in which others take part."""
 
 
 class Saver:
@@ -47,7 +49,9 @@ class Saver:
         self._writes = rank.rank == 0
         self._idle = not self._writes and not strategy.splits
         self._courier = parts.Courier(rank) if strategy.splits and rank.world_size > 1 else None
-        self._copier = ThreadPoolExecutor(1, "checkpoint-copy")
+        self._copier = ThreadPoolExecutor(
+            1, "checkpoint-copy", initializer=use_device, initargs=(rank.device,)
+        )
         self._writer = ThreadPoolExecutor(1, "checkpoint-write", initializer=_give_way)
         self._copy: Future[None] | None = None
         self._write: Future[None] | None = None
@@ -102,9 +106,11 @@ class Saver:
         self._write.result()
 
     def close(self) -> None:
-        """Lets a save that is under way finish."""
+        """Lets a save that is under way finish, if it does not wait for a rank that is gone."""
         self._copier.shutdown()
-        self._writer.shutdown()
+        if self._courier and self._write:
+            wait([self._write], timeout=_OTHERS_S)
+        self._writer.shutdown(wait=self._courier is None)
 
     @contextlib.contextmanager
     def _blocking(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from launcher.contracts import Attempt, MetricSink
 from launcher.data.loader import StepBatches
 from launcher.data.order import Position
 from launcher.data.randomness import mix, seed_cpu, seed_rank
-from launcher.distributed import ENDLESS_S, Rank, Rendezvous, join_process_group
+from launcher.distributed import ENDLESS_S, Rank, Rendezvous, join_process_group, use_device
 from launcher.evaluation import Evaluation
 from launcher.failures import describe
 from launcher.journal import Journal
@@ -117,8 +117,7 @@ def _prepare_process(plan: RunPlan, rank: Rank) -> None:
     if plan.code_dir not in sys.path:
         sys.path.insert(0, plan.code_dir)
     torch.set_num_threads(plan.ranks.threads_per_rank)
-    if rank.device.type == "cuda":
-        torch.cuda.set_device(rank.device)
+    use_device(rank.device)
     seed_cpu(mix(plan.seed))
 
 

@@ -119,6 +119,8 @@ def test_a_persons_config_is_merged_in_and_auto_is_as_the_spec_says() -> None:
             "offload_optimizer": {"pin_memory": False, "buffer_count": "auto"},
         },
         "hybrid_engine": {"enabled": False},
+        "scheduler": {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}},
+        "activation_checkpointing": {"cpu_checkpointing": False, "number_checkpoints": None},
     }
     strategy = {"zero_stage": 1, "offload_optimizer": "cpu"}
     found = engine(spec(config, strategy=strategy, precision="fp32", clip_grad_norm=1.0))
@@ -137,7 +139,6 @@ def test_a_persons_config_is_merged_in_and_auto_is_as_the_spec_says() -> None:
         },
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "hybrid_engine": {"enabled": False},
     }
 
 

@@ -9,7 +9,7 @@ from launcher import plan as planned
 from launcher.plan import Call, RunPlan
 from launcher.planner.choices import Choices
 from launcher.planner.continuing import changes_refused
-from launcher.planner.deepspeed import filled, plan_strategy
+from launcher.planner.deepspeed import filled, plan_deepspeed
 from launcher.planner.hardware import (
     pick_precision,
     pick_world_size,
@@ -60,7 +60,7 @@ def make_plan(
         train=train,
         loader=plan_loader(spec.data.loader if spec.data else None, ranks, choices),
         evaluation=_evaluation(spec, choices),
-        strategy=plan_strategy(spec.strategy or Strategy(), train, ranks, choices),
+        strategy=_strategy(spec.strategy or Strategy(), train, ranks, choices),
         ranks=ranks,
         checkpoint=_checkpoint(spec, choices),
         retries=_retries(spec, choices),
@@ -115,6 +115,16 @@ def _train(
         compile=train.compile,
         recomputed=tuple(train.recompute),
     )
+
+
+def _strategy(
+    asked: Strategy, train: planned.Train, ranks: planned.Ranks, choices: Choices
+) -> planned.Ddp | planned.Deepspeed:
+    match asked.name:
+        case "ddp":
+            return planned.Ddp(find_unused_parameters=asked.find_unused_parameters)
+        case "deepspeed":
+            return plan_deepspeed(asked, train, ranks, choices)
 
 
 def _evaluation(spec: JobSpec, choices: Choices) -> planned.Evaluation:

@@ -6,10 +6,11 @@ a changed schedule takes effect.
 
 import inspect
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
@@ -25,9 +26,31 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32")
 
 
-def build_optimizer(call: Call, model: nn.Module) -> Optimizer:
-    """The optimizer over the parameters that want gradients, fused where torch offers it."""
-    args = {"params": [p for p in model.parameters() if p.requires_grad], **call.args}
+def build_optimizer(
+    call: Call, model: nn.Module, *, shape_of: Callable[[Tensor], Sequence[int]] | None = None
+) -> Optimizer:
+    """The optimizer over the parameters that want gradients, fused where torch offers it.
+
+    With `shape_of`, which tells the shapes of parameters that are split, it sees those.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if shape_of is None:
+        return _build_over(trained, call)
+    shown = {_stand_in(p, shape_of(p)): p for p in trained}
+    optimizer = _build_over(list(shown), call)
+    for group in optimizer.param_groups:
+        group["params"] = [shown[p] for p in group["params"]]
+    optimizer.state.clear()
+    return optimizer
+
+
+def _stand_in(parameter: Tensor, shape: Sequence[int]) -> nn.Parameter:
+    """Of another shape, and without memory."""
+    return nn.Parameter(torch.zeros((), dtype=parameter.dtype).to(parameter.device).expand(*shape))
+
+
+def _build_over(parameters: Sequence[nn.Parameter], call: Call) -> Optimizer:
+    args = {"params": list(parameters), **call.args}
     if _offers_fused(load(call.target)) and not args.keys() & {"fused", "foreach"}:
         try:
             return cast(Optimizer, build(call.target, {**args, "fused": True}))

@@ -20,9 +20,11 @@ PACKAGE = Path(launcher.__file__).parent
 ON_A_PERSONS_MACHINE = {
     *("launcher.packing", "launcher.cluster", "launcher.cli.submitting"),
     *("launcher.cli.sending", "launcher.cli.live", "launcher.cli.templates"),
-    "launcher.tracking.wandb",
+    *("launcher.cli.remembering", "launcher.memory"),
+    *("launcher.tracking.wandb", "launcher.strategies.deepspeed"),
 }
-"""What only sends, draws on a terminal, or needs wandb; the rest runs on hosts."""
+"""What only sends, plans, draws on a terminal, or needs wandb or deepspeed; the rest runs on
+hosts."""
 
 
 @pytest.fixture(scope="module")

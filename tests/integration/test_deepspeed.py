@@ -182,16 +182,37 @@ def test_fp16_leaves_out_steps_that_overflow_and_goes_on_with_its_scale() -> Non
         assert found["goes_on"]
 
 
-def test_a_model_that_is_built_split_has_the_weights_of_a_whole_one(tmp_path: Path) -> None:
-    """Also where code sets them after the layers were made, and on both ranks."""
-    command = [sys.executable, "-m", "tests.split_building"]
+@pytest.fixture(scope="module")
+def split_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks found."""
+    command = [sys.executable, "-m", "tests.split_ranks"]
+    store = str(tmp_path_factory.mktemp("split") / "store")
     ranks = [
-        subprocess.Popen([*command, str(rank), str(tmp_path / "store")], stdout=subprocess.PIPE)
-        for rank in range(2)
+        subprocess.Popen([*command, str(rank), store], stdout=subprocess.PIPE) for rank in range(2)
     ]
     said = [process.communicate(timeout=120)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
-    for lines in said:
-        found = json.loads(lines.splitlines()[-1])
-        assert len(found) == 5
-        assert not any(found.values()), found
+    return [json.loads(lines.splitlines()[-1]) for lines in said]
+
+
+def test_a_model_that_is_built_split_has_the_weights_of_a_whole_one(
+    split_ranks: list[dict[str, Any]],
+) -> None:
+    """Also where code sets them after the layers were made, and on both ranks."""
+    for found in split_ranks:
+        assert len(found["differing"]) == 5
+        assert not any(found["differing"].values()), found
+
+
+def test_vectors_as_long_as_what_a_rank_has_of_them_are_told_apart(
+    split_ranks: list[dict[str, Any]],
+) -> None:
+    first, second = (found["parts"] for found in split_ranks)
+    assert first == {"one": [0, [0.0, 1.0]], "other": [0, [10.0, 11.0]]}
+    assert second == {"one": [2, [2.0, 3.0]], "other": [2, [12.0, 13.0]]}
+
+
+def test_a_layer_without_a_gradient_is_not_moved_by_that_of_an_earlier_step(
+    split_ranks: list[dict[str, Any]],
+) -> None:
+    assert [found["moved"] for found in split_ranks] == [False, False]

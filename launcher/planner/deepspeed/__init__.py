@@ -3,8 +3,8 @@
 DeepSpeed itself is never imported here; its words are those of release 0.19.
 """
 
-from launcher.planner.deepspeed.configuration import batches, plan_strategy
+from launcher.planner.deepspeed.configuration import batches, plan_deepspeed
 from launcher.planner.deepspeed.problems import strategy_problems
 from launcher.planner.deepspeed.said import filled
 
-__all__ = ["batches", "filled", "plan_strategy", "strategy_problems"]
+__all__ = ["batches", "filled", "plan_deepspeed", "strategy_problems"]

@@ -14,6 +14,7 @@ from launcher.planner.deepspeed.said import (
     CONFIG,
     NVME_PATHS,
     SHARED,
+    SWITCHES,
     own_config,
     precision_said,
     said,
@@ -24,8 +25,6 @@ from launcher.planner.deepspeed.said import (
 from launcher.planner.hardware import pick_world_size
 from launcher.resources import Resources as Host
 from launcher.spec import JobSpec, Key, Problem, Resources, dotted
-
-_WAYS: tuple[Key, ...] = (("bf16", "enabled"), ("fp16", "enabled"), AUTOCAST)
 
 
 def contradictions(spec: JobSpec, complete: JobSpec, host: Host) -> Iterator[Problem]:
@@ -61,7 +60,7 @@ def _differ(key: Key, here: Any, path: Key, there: Any) -> Problem:
 
 def _precision(spec: JobSpec, config: Mapping[str, Any], *, stage: int) -> Iterator[Problem]:
     key, asked = ("train", "precision"), spec.train.precision
-    on = [path for path in _WAYS if said(config, path) is True]
+    on = [path for path in SWITCHES if said(config, path) is True]
     for path in on[1:]:
         first = (*CONFIG, *on[0])
         words = f"is true, and {dotted(first)} is, too; keep the one that is meant"
@@ -124,7 +123,7 @@ def _optimizer(spec: JobSpec, config: Mapping[str, Any]) -> Iterator[Problem]:
             continue
         if param not in target.args:
             other: Key = ("train", "optimizer")
-            words = f"is {shown(there)}, and {dotted(other)} has no such argument; give it there"
-            yield Problem((*CONFIG, *path), f"{words}, and take it away here", other=other)
+            words = f"is {shown(there)}, and {dotted(other)} has no such argument; take it away"
+            yield Problem((*CONFIG, *path), f"{words}, or give both the same", other=other)
         elif target.args[param] != there:
             yield _differ(("train", "optimizer", "args", param), target.args[param], path, there)

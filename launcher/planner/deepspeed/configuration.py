@@ -17,14 +17,13 @@ from launcher.planner.deepspeed.said import (
     said,
     said_auto,
 )
+from launcher.planner.deepspeed.vocabulary import REFUSED
 from launcher.spec import Strategy
 
 
-def plan_strategy(
+def plan_deepspeed(
     asked: Strategy, train: planned.Train, ranks: planned.Ranks, choices: Choices
-) -> planned.Ddp | planned.Deepspeed:
-    if asked.name == "ddp":
-        return planned.Ddp(find_unused_parameters=asked.find_unused_parameters)
+) -> planned.Deepspeed:
     if train.precision == "fp16" and ranks.device == "cpu":
         raise PreflightError(
             "train.precision is fp16, which DeepSpeed has on GPUs only, and the ranks run on CPUs; "
@@ -49,7 +48,9 @@ def plan_strategy(
         "gradient_clipping": train.clip_grad_norm,
         "zero_optimization": _zero(asked, stage),
     }
-    passed = {name: value for name, value in own.items() if name not in ("optimizer", "scheduler")}
+    passed = {
+        name: value for name, value in own.items() if (name,) not in REFUSED and name != "optimizer"
+    }
     config = _merged(_merged(usual, _settled(passed)), decided)
     unused = {"torch_autocast", "fp16"} - decided.keys()
     return planned.Deepspeed(

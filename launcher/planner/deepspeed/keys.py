@@ -8,11 +8,12 @@ from typing import Any
 
 from launcher.planner.deepspeed.said import (
     ACCUMULATION,
-    AUTOCAST,
+    AUTO,
     AUTOCAST_DTYPE,
     CONFIG,
     DTYPES,
     SHARED,
+    SWITCHES,
     is_count,
     said,
     shown,
@@ -21,9 +22,12 @@ from launcher.planner.deepspeed.vocabulary import PASSED, REFUSED, REMOVED
 from launcher.spec import Key, Problem, dotted
 from launcher.targets import closest
 
-_SWITCHES: tuple[Key, ...] = (("bf16", "enabled"), ("fp16", "enabled"), AUTOCAST)
 _FIXED: dict[Key, tuple[Any, str]] = {
     ("gradient_allreduce_op",): ("mean", "a step's loss is the mean over its samples"),
+    ("zero_optimization", "offload_optimizer", "ratio"): (
+        1,
+        "what it leaves on the GPU is in no checkpoint",
+    ),
     ("managed_gradient_accumulation",): (True, "the launcher says where a step ends"),
 }
 """What a run relies on, and why."""
@@ -42,7 +46,7 @@ def key_problems(config: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _value(config, shared.path, shared.fits, shared.must)
     yield from _value(config, ACCUMULATION, is_count, "be an integer over 0")
     yield from _value(config, AUTOCAST_DTYPE, _is_dtype, "be bfloat16 or float16")
-    for path in _SWITCHES:
+    for path in SWITCHES:
         yield from _value(config, path, lambda value: isinstance(value, bool), "be true or false")
     for path, (fixed, why) in _FIXED.items():
         if said(config, path) not in (None, fixed):
@@ -60,10 +64,12 @@ def _key(config: Mapping[str, Any], path: Key, known: frozenset[str]) -> Iterato
 
 
 def _is_off(value: Any) -> bool:
-    """Whether a key that is refused changes nothing; a size of 1 splits nothing."""
+    """Whether a key that is refused changes nothing: "auto" is as the spec says, and a size of 1
+    splits nothing."""
     if isinstance(value, Mapping):
-        return value.get("enabled") is False
-    return value is None or value is False or (type(value) is int and value <= 1)
+        says = [each for name, each in value.items() if name != "type"]
+        return value.get("enabled") is False or (bool(says) and all(map(_is_off, says)))
+    return value in (None, AUTO) or value is False or (type(value) is int and value <= 1)
 
 
 def _hint(path: Key, known: frozenset[str]) -> str:

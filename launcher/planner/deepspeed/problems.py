@@ -39,7 +39,7 @@ def strategy_problems(spec: JobSpec, resources: Resources) -> Iterator[Problem]:
                 yield Problem(("strategy", name), f"{words}; {fix}")
         return
     if asked.find_unused_parameters:
-        words = "is for ddp; deepspeed needs no such search, take it away"
+        words = "is for ddp; deepspeed takes unused parameters as they come, take it away"
         yield Problem(("strategy", "find_unused_parameters"), words)
     complete = filled(spec, resources)
     yield from key_problems(own_config(asked))
@@ -93,5 +93,5 @@ def _precision(spec: JobSpec, stage: int) -> Iterator[Problem]:
     gradients = said(config, ("data_types", "grad_accum_dtype"))
     narrow = any(said(config, (name, "enabled")) is True for name in ("bf16", "fp16"))
     if gradients is not None and (stage == 0 or (stage == 1 and narrow)):
-        words = f"is {gradients}, which needs zero_stage 2 or 3, and that is {stage}; take it away"
+        words = f"is {gradients}, which needs zero_stage 2 or 3, and that is {stage}; set it to 2"
         yield Problem((*CONFIG, "data_types", "grad_accum_dtype"), words)

@@ -19,6 +19,8 @@ DEFAULT_STAGE = 2
 CONFIG: Key = ("strategy", "config")
 ACCUMULATION: Key = ("gradient_accumulation_steps",)
 AUTOCAST: Key = ("torch_autocast", "enabled")
+SWITCHES: tuple[Key, ...] = (("bf16", "enabled"), ("fp16", "enabled"), AUTOCAST)
+"""Each turns a low precision on."""
 AUTOCAST_DTYPE: Key = ("torch_autocast", "dtype")
 DTYPES: Mapping[Any, Literal["bf16", "fp16"]] = {
     **dict.fromkeys(("bfloat16", "torch.bfloat16", "bf16"), "bf16"),
@@ -144,10 +146,9 @@ def precision_said(config: Mapping[str, Any]) -> tuple[Literal["bf16", "fp16"], 
 
 def _turned_off(config: Mapping[str, Any]) -> Key | None:
     """Where the config turns low precision off, and leaves no other way to it open."""
-    ways: list[Key] = [("bf16", "enabled"), ("fp16", "enabled"), AUTOCAST]
-    if any(said_auto(config, way) or said(config, way) is True for way in ways):
+    if any(said_auto(config, way) or said(config, way) is True for way in SWITCHES):
         return None
-    return next((way for way in ways if said(config, way) is False), None)
+    return next((way for way in SWITCHES if said(config, way) is False), None)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from launcher.distributed import Rank, broadcast_buffers
+from launcher.errors import SpecError
 from launcher.plan import Deepspeed, RunPlan
 from launcher.resources import this_host
 from launcher.strategies import state
-from launcher.strategies.deepspeed.joining import join
+from launcher.strategies.deepspeed import layout
+from launcher.strategies.deepspeed.joining import join, refusals
 from launcher.strategies.deepspeed.kept import Kept
-from launcher.strategies.deepspeed.layout import find_rows
 from launcher.strategies.deepspeed.precision import Precision
 from launcher.strategies.deepspeed.room import require_room
 from launcher.strategies.elementwise import require_elementwise
@@ -34,23 +35,25 @@ class DeepspeedStrategy:
         train = plan.train
         self.splits = settings.zero_stage > 0
         if self.splits:
-            require_elementwise(train.optimizer)
+            require_elementwise(train.optimizer, device=rank.device)
         memory_bytes = this_host().memory_bytes
         require_room(settings.config, model, rank=rank, host_memory_bytes=memory_bytes)
         state.extra_state(model)  # refuses now what no checkpoint could hold
         self.bare_model = model
-        self._names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        shape_of = layout.shape_of if settings.zero_stage == 3 else None
+        optimizer = build_optimizer(train.optimizer, model, shape_of=shape_of)
+        self._names = state.parameter_names(model, optimizer)
         self._precision = Precision(settings.config, train.precision, rank.device)
         self._precision.adapt(model)
-        self._engine = _start_engine(
-            model, build_optimizer(train.optimizer, model), settings.config
-        )
+        self._engine = _start_engine(model, optimizer, settings.config)
         self.model = self._engine
-        self._optimizer = _innermost(self._engine.optimizer)
+        self._optimizer = layout.innermost(self._engine.optimizer)
         self._built_groups = state.group_values(self._optimizer)
         self._schedule = build_schedule(train.schedule, self._optimizer)
-        rows = find_rows(self._engine, self._names, stage=settings.zero_stage, rank=rank)
-        self._kept = Kept(model, self._optimizer, rows, rank=rank)
+        self._rows = layout.find_rows(
+            self._engine, self._names, stage=settings.zero_stage, rank=rank
+        )
+        self._kept = Kept(model, self._optimizer, self._rows, rank=rank)
         self._world_size = rank.world_size  # the engine averages over ranks what is to be summed
         self._clips = train.clip_grad_norm > 0
         self._steps = 0
@@ -79,6 +82,7 @@ class DeepspeedStrategy:
         if self._clips and not self.splits:  # here the engine does not tell
             logged["grad_norm"] = self._precision.norm(self._engine, list(self._names))
         self._engine.step()
+        layout.forget_gradients(self._engine, self._rows)
         if self._clips and (norm := self._engine.get_global_grad_norm()) is not None:
             logged["grad_norm"] = norm
         self._schedule.step()
@@ -113,17 +117,17 @@ class DeepspeedStrategy:
 
 def _start_engine(model: nn.Module, optimizer: Optimizer, config: dict[str, Any]) -> Any:
     join()
-    engine, *_ = deepspeed.initialize(
-        model=model,
-        optimizer=optimizer,
-        config=copy.deepcopy(config),  # which the engine completes in place
-        dist_init_required=False,
-    )
+    groups = len(optimizer.param_groups)
+    with refusals():
+        engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=optimizer,
+            config=copy.deepcopy(config),  # which the engine completes in place
+            dist_init_required=False,
+        )
+    if len(layout.innermost(engine.optimizer).param_groups) != groups:  # so it does to Adagrad's
+        raise SpecError(
+            f"train.optimizer made {groups} groups of parameters, and DeepSpeed keeps "
+            f"{type(optimizer).__name__} with one; make one, or set strategy.zero_stage to 0"
+        )
     return engine
-
-
-def _innermost(optimizer: Any) -> Optimizer:
-    """The torch optimizer in DeepSpeed's wrappers: it may be another than was given to it."""
-    while not isinstance(optimizer, Optimizer):
-        optimizer = optimizer.optimizer
-    return optimizer

@@ -1,6 +1,10 @@
-"""Builds a model of which each rank keeps its share only, for ZeRO 3."""
+"""Builds a model of which each rank keeps its share only, for ZeRO 3.
+
+What the engine then does with the shares is `layout`'s knowledge.
+"""
 
 import contextlib
+import gc
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from launcher.strategies.deepspeed.joining import join
+from launcher.strategies.deepspeed.joining import join, refusals
 
 
 @contextlib.contextmanager
@@ -23,8 +27,14 @@ def in_shares(config: dict[str, Any]) -> Iterator[None]:
     over. Code that reads or sets them later finds them whole.
     """
     join()
-    with _Shares(config), _WholeWeights():
-        yield
+    collects = gc.isenabled()
+    gc.disable()  # when a view is gone must not depend on a rank's own collections
+    try:
+        with refusals(), _Shares(config), _WholeWeights():
+            yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Shares(deepspeed.zero.Init):  # type: ignore[misc]

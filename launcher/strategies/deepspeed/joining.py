@@ -1,12 +1,20 @@
-"""Introduces DeepSpeed to the process group that the ranks have; it starts at once and quietly."""
+"""Introduces DeepSpeed to the process group that the ranks have; it starts at once and quietly.
 
+What is then trained with it is the strategy's knowledge.
+"""
+
+import contextlib
 import importlib
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 
 import deepspeed
 from deepspeed.runtime import compiler
+from pydantic import ValidationError
+
+from launcher.errors import SpecError
 
 _MUON = "deepspeed.runtime.zero.muon.original_muon"
 
@@ -21,6 +29,22 @@ def join() -> None:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _import_muon()
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """Around what reads the configuration: what DeepSpeed does not take is an error of the spec."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SpecError(
+            f"strategy.config: DeepSpeed does not take {where}: {first['input']!r} "
+            f"({first['msg']}); mend it there"
+        ) from error
+    except AssertionError as error:
+        raise SpecError(f"strategy.config: DeepSpeed refuses it: {error}") from error
 
 
 def _import_muon() -> None:

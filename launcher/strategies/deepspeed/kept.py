@@ -111,10 +111,9 @@ class Kept:
         """What the optimizer does not step on: on rank 0, but for shares of split weights."""
         found: dict[str, Part] = {}
         for name, tensor in state.model_tensors(self._model).items():
-            share = layout.share_of(tensor, name=name, rank=self._rank)
             if name in self._trained:
                 continue
-            if share:
+            if share := layout.share_of(tensor, name=name, rank=self._rank):
                 piece, values = share
                 found[name] = Part(values.narrow(0, 0, piece.count), piece.shape, piece.begin)
             elif self._rank.rank == 0:

@@ -1,23 +1,25 @@
 """Which slices of weights and optimizer state ZeRO keeps on this rank, and where.
 
-The one place that reads DeepSpeed's own attributes, hence the upper bound of its version.
+What is read here is no interface of DeepSpeed's, hence the upper bound of its version; the same
+holds for `building` and `joining`, which change what it does.
 """
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from deepspeed.runtime.zero.partition_parameters import (
     PartitionedParamStatus,
     ZeroParamStatus,
 )
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim import Optimizer
 
 from launcher.distributed import Rank
 from launcher.strategies.deepspeed.rows import Row, Slice
 
-Names = Mapping[nn.Parameter, str]
+Names = Mapping[Tensor, str]
 """Of the parameters that are trained."""
 
 
@@ -30,6 +32,32 @@ def find_rows(engine: Any, names: Names, *, stage: int, rank: Rank) -> tuple[Row
             return tuple(_rows_of_gradients(engine.optimizer, names))
         case _:
             return tuple(_rows_of_weights(engine.optimizer, names, rank))
+
+
+def forget_gradients(engine: Any, rows: Sequence[Row]) -> None:
+    """After a step: else a parameter without a gradient is moved by that of a step before.
+
+    ZeRO 3, and the optimizer's offload, add to buffers that they do not clear.
+    """
+    split = getattr(engine.optimizer, "grad_partitions_flat_buffer", None)
+    kept = [split, *(row.values.grad for row in rows if not row.whole)]
+    for gradients in kept:
+        if gradients is not None:
+            gradients.zero_()
+
+
+def innermost(optimizer: Any) -> Optimizer:
+    """The torch optimizer in DeepSpeed's wrappers: it may be another than was given to it."""
+    while not isinstance(optimizer, Optimizer):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def scaler_of(engine: Any) -> Any:
+    """torch's scaler with stage 0, else ZeRO's own; None where the loss is not scaled."""
+    if engine.torch_autocast_z0_gradscaler is not None:
+        return engine.torch_autocast_z0_gradscaler
+    return getattr(engine.optimizer, "loss_scaler", None) if engine.fp16_enabled() else None
 
 
 def shape_of(parameter: Tensor) -> tuple[int, ...]:
@@ -68,9 +96,9 @@ def take(parameter: Any, saved: Tensor, *, rank: Rank) -> bool:
     return True
 
 
-def _whole_row(parameter: nn.Parameter, name: str) -> Row:
+def _whole_row(parameter: Tensor, name: str) -> Row:
     piece = Slice(name, tuple(parameter.shape), begin=0, at=0, count=parameter.numel())
-    return Row(parameter, (name,), (piece,))
+    return Row(parameter, (name,), (piece,), whole=True)
 
 
 def _rows_of_gradients(zero: Any, names: Names) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from launcher.strategies import optimization
+from launcher.strategies.deepspeed import layout
 
 _NATIVE = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -43,15 +44,15 @@ class Precision:
             with_kwargs=True,
         )
 
-    def norm(self, engine: Any, parameters: list[nn.Parameter]) -> Tensor:
+    def norm(self, engine: Any, parameters: list[Tensor]) -> Tensor:
         """The total L2 norm of gradients that are whole and summed over the ranks; a scalar."""
         gradients = [p.grad for p in parameters if p.grad is not None]
-        scaler = _scaler(engine)
+        scaler = layout.scaler_of(engine)
         return nn.utils.get_total_norm(gradients) / (scaler.get_scale() if scaler else 1.0)
 
     def scaler_state(self, engine: Any) -> dict[str, Any]:
         """Where the loss is scaled: how, as JSON."""
-        scaler = _scaler(engine)
+        scaler = layout.scaler_of(engine)
         if isinstance(scaler, torch.amp.GradScaler):
             return scaler.state_dict()
         plain = (bool, int, float)
@@ -59,17 +60,10 @@ class Precision:
 
     def load_scaler(self, engine: Any, saved: dict[str, Any]) -> None:
         """A state of another kind of scaler is left aside: a fresh one finds its scale again."""
-        scaler = _scaler(engine)
+        scaler = layout.scaler_of(engine)
         if scaler is None or saved.keys() != self.scaler_state(engine).keys():
             return
         if isinstance(scaler, torch.amp.GradScaler):
             scaler.load_state_dict(saved)
         else:
             vars(scaler).update(saved)
-
-
-def _scaler(engine: Any) -> Any:
-    """torch's scaler with stage 0, else ZeRO's own; None where nothing is scaled."""
-    if engine.torch_autocast_z0_gradscaler is not None:
-        return engine.torch_autocast_z0_gradscaler
-    return getattr(engine.optimizer, "loss_scaler", None) if engine.fp16_enabled() else None

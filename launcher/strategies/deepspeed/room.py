@@ -30,6 +30,6 @@ def require_room(
     if needed_bytes > host_memory_bytes:
         raise PreflightError(
             f"{' and '.join(on_cpu)} to the CPU takes {needed_bytes / _GIB:.1f} GiB of this host's "
-            f"memory, and it has {host_memory_bytes / _GIB:.1f} GiB; offload to nvme, or train "
-            "with more hosts"
+            f"memory, and it has {host_memory_bytes / _GIB:.1f} GiB; set "
+            "zero_stage to 3 and offload to nvme, or train with more hosts"
         )

@@ -1,4 +1,7 @@
-"""Slices of parameters, and the rows in which an optimizer keeps them."""
+"""Slices of parameters, and the rows in which an optimizer keeps them.
+
+Which those are on this rank, `layout` finds out.
+"""
 
 import contextlib
 from collections.abc import Callable
@@ -36,6 +39,8 @@ class Row:
     names: tuple[str, ...]
     """Of all parameters of which some rank has a slice in this row."""
     slices: tuple[Slice, ...]
+    whole: bool = False
+    """Whether it is one parameter, in the parameter's own shape."""
     on_disk: bool = False
     """Whether the row, and what the optimizer keeps beside it, is in memory only within these."""
     reading: Access = contextlib.nullcontext
@@ -43,12 +48,14 @@ class Row:
 
     def part(self, piece: Slice, values: Tensor) -> Part:
         """A slice of the row, or of what the optimizer keeps beside it; live, or off the disk."""
-        if values.shape == piece.shape:
-            return Part(values, piece.shape, 0)
-        held = values.narrow(0, piece.at, piece.count)
-        return Part(held.clone() if self.on_disk else held, piece.shape, piece.begin)
+        held = self._place(piece, values)
+        begin = 0 if self.whole else piece.begin
+        return Part(held.clone() if self.on_disk else held, piece.shape, begin)
 
     def fill(self, piece: Slice, values: Tensor, whole: Tensor) -> None:
         """Copies the slice out of a saved tensor into its place in `values`, shaped as the row."""
-        place = values if values.shape == piece.shape else values.narrow(0, piece.at, piece.count)
-        place.detach().copy_(piece.of(whole).view_as(place))
+        place = self._place(piece, values).detach()
+        place.copy_(piece.of(whole).view_as(place))
+
+    def _place(self, piece: Slice, values: Tensor) -> Tensor:
+        return values if self.whole else values.narrow(0, piece.at, piece.count)

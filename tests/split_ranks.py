@@ -1,23 +1,28 @@
-"""A rank that builds models split and whole, and prints where their weights differ, as JSON.
+"""One of two ranks with ZeRO 3: prints, as JSON, what is not as with whole weights.
 
-`tests.integration.test_deepspeed` starts two of it: `python -m tests.split_building RANK STORE`.
+`tests.integration.test_deepspeed` starts both: `python -m tests.split_ranks RANK STORE`.
 """
 
 import json
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
-from launcher.distributed import set_environment
+from launcher.distributed import Rank, set_environment
+from launcher.plan import Deepspeed
+from launcher.strategies.deepspeed import DeepspeedStrategy
 from launcher.strategies.deepspeed.building import in_shares
+from tests.plans import make_plan
 
 CONFIG = {
     "train_micro_batch_size_per_gpu": 1,
     "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+    "zero_allow_untested_optimizer": True,
 }
 
 
@@ -80,6 +85,31 @@ class Loaded(nn.Module):
         self.load_state_dict({"layer.weight": torch.ones(3, 2), "layer.bias": torch.zeros(3)})
 
 
+class Vectors(nn.Module):
+    """Two vectors: a rank's row of both halves is as long as either."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.arange(4.0))
+        self.other = nn.Parameter(torch.arange(10.0, 14.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.one + self.other
+
+
+class Sometimes(nn.Module):
+    """The second layer takes part in the first forward only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.always, self.once = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.forwards = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.forwards += 1
+        return self.always(x) + (self.once(x) if self.forwards == 1 else 0.0)
+
+
 MODELS: list[Callable[[], nn.Module]] = [ByData, ByViews, Tied, ByApply, Loaded]
 
 
@@ -97,11 +127,50 @@ def differing(build: Callable[[], nn.Module]) -> list[str]:
     return [name for name in whole if not torch.equal(whole[name], gathered[name])]
 
 
+def strategy_of(build: Callable[[], nn.Module], rank: int) -> DeepspeedStrategy:
+    plan = make_plan()
+    device = torch.device("cpu")
+    with in_shares(CONFIG):
+        model = build()
+    return DeepspeedStrategy(
+        model,
+        plan=plan,
+        settings=Deepspeed(zero_stage=3, config=CONFIG),
+        rank=Rank(rank=rank, world_size=2, local_rank=rank, local_world_size=2, device=device),
+    )
+
+
+def take_step(strategy: DeepspeedStrategy) -> None:
+    with strategy.forward(last=True):
+        strategy.backward(strategy.model(torch.ones(2, 4)).mean() / 2)
+    strategy.update()
+
+
+def parts_of_vectors(rank: int) -> dict[str, list[Any]]:
+    """What this rank gives of each: where it begins, and its values before any step."""
+    parts = strategy_of(Vectors, rank).tensors()["model"]
+    return {name: [part.begin, part.values.tolist()] for name, part in parts.items()}
+
+
+def moved_without_gradient(rank: int) -> bool:
+    """Whether a layer that no later forward uses goes on moving."""
+    strategy = strategy_of(Sometimes, rank)
+    values = strategy.tensors()["model"]["once.weight"].values
+    take_step(strategy)
+    after_one = values.clone()
+    take_step(strategy)
+    return not torch.equal(values, after_one)
+
+
 def main(rank: int, store: str) -> None:
-    """Both ranks build every model."""
+    """Both ranks do the same."""
     set_environment({"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": "2"})
     dist.init_process_group("gloo", store=dist.FileStore(store, 2), rank=rank, world_size=2)
-    found = {build.__name__: differing(build) for build in MODELS}
+    found = {
+        "differing": {build.__name__: differing(build) for build in MODELS},
+        "parts": parts_of_vectors(rank),
+        "moved": moved_without_gradient(rank),
+    }
     print(json.dumps(found))  # noqa: T201  # its result
 
 
