@@ -1,5 +1,7 @@
 """`launcher.strategies.recomputation`: the same numbers, whatever is kept for backward."""
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -45,3 +47,25 @@ def test_what_is_in_a_module_of_the_class_computes_twice_and_nothing_else() -> N
 def test_a_class_that_the_model_has_not_is_an_error_of_the_spec() -> None:
     with pytest.raises(SpecError, match=r"the model has no torch\.nn:Conv2d"):
         recompute(nn.Linear(2, 2), ("torch.nn:Conv2d",))
+
+
+def test_batch_norm_counts_a_batch_once() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
+    recomputed = copy.deepcopy(plain)
+    recompute(recomputed, ["torch.nn:Conv2d", "torch.nn:BatchNorm2d"])
+    images = torch.randn(2, 3, 8, 8)
+    for model in (plain, recomputed):
+        model(images).sum().backward()
+    assert all(
+        torch.equal(one, other)
+        for one, other in zip(plain.buffers(), recomputed.buffers(), strict=True)
+    )
+
+
+def test_what_is_no_class_of_the_model_is_told_with_those_that_are() -> None:
+    model = nn.Sequential(nn.Linear(2, 2))
+    with pytest.raises(SpecError, match=r"the model has no torch\.nn:Conv2d; it has .*:Linear"):
+        recompute(model, ["torch.nn:Conv2d"])
+    with pytest.raises(SpecError, match=r"torch:tanh is no class of modules"):
+        recompute(model, ["torch:tanh"])

@@ -19,7 +19,7 @@ from launcher.plan import Deepspeed, RunPlan
 from launcher.resources import this_host
 from launcher.strategies import state
 from launcher.strategies.deepspeed import layout
-from launcher.strategies.deepspeed.joining import join, refusals
+from launcher.strategies.deepspeed.joining import join, refusals, require_dimensions
 from launcher.strategies.deepspeed.kept import Kept
 from launcher.strategies.deepspeed.precision import Precision
 from launcher.strategies.deepspeed.room import require_room
@@ -38,6 +38,7 @@ class DeepspeedStrategy:
             require_elementwise(train.optimizer, device=rank.device)
         memory_bytes = this_host().memory_bytes
         require_room(settings.config, model, rank=rank, host_memory_bytes=memory_bytes)
+        require_dimensions(model.named_parameters(), of="the model")
         state.extra_state(model)  # refuses now what no checkpoint could hold
         self.bare_model = model
         shape_of = layout.shape_of if settings.zero_stage == 3 else None

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from launcher.strategies.deepspeed.joining import join, refusals
+from launcher.strategies.deepspeed.joining import join, refusals, require_dimensions
 
 
 @contextlib.contextmanager
@@ -48,6 +48,7 @@ class _Shares(deepspeed.zero.Init):  # type: ignore[misc]
 
     def _post_init_method(self, module: nn.Module) -> None:
         with torch._C.DisableTorchFunction():
+            require_dimensions(module.named_parameters(recurse=False), of=type(module).__name__)
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 if tensor.is_floating_point() and not hasattr(tensor, "ds_id"):
                     tensor.data = tensor.data.to(self.dtype)  # of the engine's own 16 bits, or fp32

@@ -8,11 +8,12 @@ import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import deepspeed
 from deepspeed.runtime import compiler
 from pydantic import ValidationError
+from torch import Tensor
 
 from launcher.errors import SpecError
 
@@ -45,6 +46,16 @@ def refusals() -> Iterator[None]:
         ) from error
     except AssertionError as error:
         raise SpecError(f"strategy.config: DeepSpeed refuses it: {error}") from error
+
+
+def require_dimensions(parameters: Iterable[tuple[str, Tensor]], *, of: str) -> None:
+    """SpecError for a parameter that is a lone number, which DeepSpeed cannot send to the ranks."""
+    for name, parameter in parameters:
+        if parameter.dim() == 0:
+            raise SpecError(
+                f"the parameter {name} of {of} is a number without dimensions, which DeepSpeed "
+                "does not take; make it a vector of one, or train with strategy ddp"
+            )
 
 
 def _import_muon() -> None:
