@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import pytest
 from safetensors.torch import load_file
 
 from launcher import rundir
+from launcher.cli.asking import plan_spec
+from launcher.rundir import RunDir
 from tests.job import (
     LAST_STEP,
     Launcher,
@@ -30,7 +32,8 @@ STAGES = [0, 1, 2, 3]
 STEPS = 50
 CHAR_GPT = Path(__file__).parents[2] / "job_specs" / "char_gpt.py"
 CHARACTERS = {"block_size": 16, "stride": 16}
-Trained = Callable[[str, Any], Launcher]
+STRATEGIES = ("ddp", 0, 1, 2, 3)
+Trained = Callable[[str, Any], RunDir]
 
 
 def zero(stage: int, **more: str) -> dict[str, Any]:
@@ -67,26 +70,51 @@ def char_gpt(folder: Path, *, precision: str, strategy: Any) -> Launcher:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """Runs to the end, each made once."""
-    made: dict[str, Launcher] = {}
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Runs to the end by precision and stage, or "ddp"; those of a precision are made together."""
+    made: dict[str, dict[Any, RunDir]] = {}
 
-    def get(precision: str, strategy: Any) -> Launcher:
-        key = f"{precision} {strategy}"
-        if key not in made:
-            folder = tmp_path_factory.mktemp("trained")
-            made[key] = char_gpt(folder, precision=precision, strategy=strategy)
-            ended = made[key].run()
-            assert ended.exit_code == 0, ended.stderr
-        return made[key]
+    def get(precision: str, strategy: Any) -> RunDir:
+        if precision not in made:
+            made[precision] = train_all(tmp_path_factory.mktemp(precision), precision)
+        return made[precision][strategy]
 
-    yield get
-    for launcher in made.values():
-        launcher.__exit__()
+    return get
 
 
-def column(launcher: Launcher, name: str) -> list[float]:
-    return [row[name] for row in launcher.rows()]
+def train_all(folder: Path, precision: str) -> dict[Any, RunDir]:
+    """A run with each strategy, in one pair of processes."""
+    found = {}
+    for name in STRATEGIES:
+        strategy = name if name == "ddp" else zero(name)
+        launcher = char_gpt(folder / str(name), precision=precision, strategy=strategy)
+        found[name] = RunDir(str(folder / str(name) / "run"))
+        plan = plan_spec(launcher.spec, overrides=(), storage=str(folder)).plan
+        found[name].write_json(rundir.PLAN, plan.model_dump(mode="json"))
+    start_ranks("tests.rank_series", folder, *(run.path() for run in found.values()))
+    return found
+
+
+def start_ranks(module: str, folder: Path, *arguments: str) -> list[bytes]:
+    """What two processes with that `__main__` say; they get their rank and where to meet first."""
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-m", module, str(rank), str(folder / "store"), *arguments],
+            stdout=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=240)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0]
+    return said
+
+
+def rows(run_dir: RunDir) -> list[dict[str, Any]]:
+    return list(run_dir.read_lines(rundir.METRICS))
+
+
+def column(run_dir: RunDir, name: str) -> list[float]:
+    return [row[name] for row in rows(run_dir)]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -96,67 +124,56 @@ def test_every_stage_has_the_losses_of_ddp(
 ) -> None:
     """To what rounding allows: gradients are summed in another order. A float of 32 bits has a
     relative error of 6e-8, one of bf16 4e-3; over 50 steps they grow by a small factor."""
-    ours, ddp = trained(precision, zero(stage)), trained(precision, "ddp")
+    ours, ddp = trained(precision, stage), trained(precision, "ddp")
     for name in ("loss", "grad_norm", "lr"):
         assert column(ours, name) == pytest.approx(column(ddp, name), rel=tolerance)
-    assert len(ours.rows()) == STEPS
+    assert len(rows(ours)) == STEPS
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_rank_changes_no_weight_and_no_row(
     stage: int, trained: Trained, tmp_path: Path
 ) -> None:
-    unbroken = trained("fp32", zero(stage))
+    unbroken = trained("fp32", stage)
     with char_gpt(tmp_path, precision="fp32", strategy=zero(stage)) as launcher:
         story = survive(launcher, [Kill("rank 1", "training", 14 + stage)])
         assert story.end.exit_code == 0, story.end.stderr
         assert story.end.outcome["attempts"] == 2
-        assert weights(launcher.run_dir) == weights(unbroken.run_dir)
-        assert reproducible(launcher.rows()) == reproducible(unbroken.rows())
+        assert weights(launcher.run_dir) == weights(unbroken)
+        assert reproducible(launcher.rows()) == reproducible(rows(unbroken))
 
 
 def test_a_checkpoint_holds_whole_tensors_by_the_models_own_names(trained: Trained) -> None:
     ours, ddp = (
-        load_file(launcher.run_dir.local(rundir.checkpoint_name(STEPS)) / "model.safetensors")
-        for launcher in (trained("fp32", zero(3)), trained("fp32", "ddp"))
+        load_file(run_dir.local(rundir.checkpoint_name(STEPS)) / "model.safetensors")
+        for run_dir in (trained("fp32", 3), trained("fp32", "ddp"))
     )
     assert {n: t.shape for n, t in ours.items()} == {n: t.shape for n, t in ddp.items()}
 
 
-MIDDLE = 17
+WAY: list[tuple[int, int, Any]] = [
+    (6, 2, zero(3, offload_optimizer="cpu", offload_parameters="cpu")),
+    (12, 1, zero(2)),
+    (18, 2, zero(1)),
+    (24, 2, "ddp"),
+    (LAST_STEP, 2, zero(2, offload_optimizer="cpu")),
+]
+"""Up to which step, on how many ranks, and how."""
 
 
-def tiny(folder: Path, *, world_size: int, strategy: Any) -> Launcher:
-    return Launcher(write_job(folder, resources__world_size=world_size, strategy=strategy))
-
-
-@pytest.mark.parametrize(
-    ("first", "then"),
-    [
-        ((2, zero(3, offload_optimizer="cpu", offload_parameters="cpu")), (1, zero(2))),
-        ((1, zero(1)), (2, zero(2, offload_optimizer="cpu"))),
-        ((2, "ddp"), (2, zero(2))),
-        ((2, zero(3)), (2, "ddp")),
-    ],
-    ids=str,
-)
-def test_a_run_goes_on_with_other_ranks_and_another_strategy(
-    first: tuple[int, Any], then: tuple[int, Any], tmp_path: Path
-) -> None:
-    (ranks, strategy), (ranks_then, strategy_then) = first, then
-    with tiny(tmp_path, world_size=ranks, strategy=strategy) as launcher:
-        ended = launcher.run("--set", f"train.max_steps={MIDDLE}")
-        assert ended.exit_code == 0, ended.stderr
-        changes = {
-            "train.max_steps": "null",
-            "resources.world_size": ranks_then,
-            "strategy": strategy_then,
-        }
-        ended = launcher.resume(
-            *(word for key, value in changes.items() for word in ("--set", f"{key}={value}"))
-        )
-        assert ended.exit_code == 0, ended.stderr
-        assert ended.outcome["step"] == LAST_STEP
+def test_a_run_goes_on_with_other_ranks_and_other_strategies(tmp_path: Path) -> None:
+    """No sample is repeated or skipped; steps 6 and 18 are in the middle of an epoch."""
+    with Launcher(write_job(tmp_path)) as launcher:
+        for until, ranks, strategy in WAY:
+            changes = {
+                "train.max_steps": until,
+                "resources.world_size": ranks,
+                "strategy": json.dumps(strategy),
+            }
+            sets = [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
+            ended = launcher.resume(*sets) if launcher.run_dirs else launcher.run(*sets)
+            assert ended.exit_code == 0, ended.stderr
+            assert ended.outcome["step"] == until
         taken = recorded_steps(launcher.folder)
     assert [
         [index for rank in sorted(taken[step]) for index in taken[step][rank]]
@@ -185,13 +202,7 @@ def test_fp16_leaves_out_steps_that_overflow_and_goes_on_with_its_scale() -> Non
 @pytest.fixture(scope="module")
 def split_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks found."""
-    command = [sys.executable, "-m", "tests.split_ranks"]
-    store = str(tmp_path_factory.mktemp("split") / "store")
-    ranks = [
-        subprocess.Popen([*command, str(rank), store], stdout=subprocess.PIPE) for rank in range(2)
-    ]
-    said = [process.communicate(timeout=120)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0]
+    said = start_ranks("tests.split_ranks", tmp_path_factory.mktemp("split"))
     return [json.loads(lines.splitlines()[-1]) for lines in said]
 
 
