@@ -14,9 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from launcher.distributed import Rank, set_environment
+from launcher.errors import PreflightError
 from launcher.plan import Deepspeed
 from launcher.strategies.deepspeed import DeepspeedStrategy
 from launcher.strategies.deepspeed.building import in_shares
+from launcher.strategies.deepspeed.room import require_room
 from tests.plans import make_plan
 
 CONFIG = {
@@ -162,6 +164,19 @@ def moved_without_gradient(rank: int) -> bool:
     return not torch.equal(values, after_one)
 
 
+def refused_for_room() -> str:
+    """What is said of 4 GB to be offloaded to a host that has 1 GB."""
+    config = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
+    rank = Rank(rank=0, world_size=2, local_rank=0, local_world_size=1, device=torch.device("cpu"))
+    model = nn.Linear(1 << 19, 1 << 10, bias=False, device="meta")
+    require_room(config, model, rank=rank, host_memory_bytes=4 << 30)
+    try:
+        require_room(config, model, rank=rank, host_memory_bytes=1 << 30)
+    except PreflightError as error:
+        return str(error)
+    return ""
+
+
 def main(rank: int, store: str) -> None:
     """Both ranks do the same."""
     set_environment({"LOCAL_RANK": str(rank), "RANK": str(rank), "WORLD_SIZE": "2"})
@@ -170,6 +185,7 @@ def main(rank: int, store: str) -> None:
         "differing": {build.__name__: differing(build) for build in MODELS},
         "parts": parts_of_vectors(rank),
         "moved": moved_without_gradient(rank),
+        "room": refused_for_room(),
     }
     print(json.dumps(found))  # noqa: T201  # its result
 

@@ -104,8 +104,9 @@ def _turn(stage: int, scratch: Path, turn: int) -> tuple[tuple[float, float], tu
 def _blocked(saving: Trained) -> float:
     """The mean over the saves of a run, without the one at its end, where no step waits."""
     saves = [event for event in saving.events() if event["event"] == "checkpoint"]
-    blocked = [event["blocked_s"] for event in saves if event["step"] % _SAVE_EVERY == 0]
-    require(len(blocked) == _SAVED_STEPS // _SAVE_EVERY, f"{len(blocked)} saves")
+    regular = range(_SAVE_EVERY, _SAVED_STEPS, _SAVE_EVERY)  # a resume has saved since, too
+    blocked = [event["blocked_s"] for event in saves if event["step"] in regular]
+    require(len(blocked) == len(regular), f"{len(blocked)} saves, not {len(regular)}")
     return statistics.fmean(blocked)
 
 

@@ -227,3 +227,12 @@ def test_a_layer_without_a_gradient_is_not_moved_by_that_of_an_earlier_step(
     split_ranks: list[dict[str, Any]],
 ) -> None:
     assert [found["moved"] for found in split_ranks] == [False, False]
+
+
+def test_offload_without_the_memory_is_refused_with_both_numbers(
+    split_ranks: list[dict[str, Any]],
+) -> None:
+    assert split_ranks[0]["room"] == (
+        "offload_optimizer to the CPU takes 4.0 GiB of this host's memory, and it has 1.0 GiB; set "
+        "zero_stage to 3 and offload to nvme, or train with more hosts"
+    )
