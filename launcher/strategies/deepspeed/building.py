@@ -49,10 +49,15 @@ class _Shares(deepspeed.zero.Init):  # type: ignore[misc]
     def _post_init_method(self, module: nn.Module) -> None:
         with torch._C.DisableTorchFunction():
             require_dimensions(module.named_parameters(recurse=False), of=type(module).__name__)
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
-                if tensor.is_floating_point() and not hasattr(tensor, "ds_id"):
-                    tensor.data = tensor.data.to(self.dtype)  # of the engine's own 16 bits, or fp32
+            if self.dtype != torch.float32:
+                self._convert(module)
             super()._post_init_method(module)
+
+    def _convert(self, module: nn.Module) -> None:
+        """To the engine's own 16 bits, what is not split yet."""
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point() and not hasattr(tensor, "ds_id"):
+                tensor.data = tensor.data.to(self.dtype)
 
 
 class _WholeWeights(TorchFunctionMode):

@@ -90,8 +90,10 @@ class Kept:
         self, row: Row, beside: dict[str, Any], *, name: str, key: str, value: Tensor
     ) -> None:
         if key == _COUNTER or tuple(value.shape) != self._shapes[name]:
-            on_device = any(self._optimizer.defaults.get(kind) for kind in ("fused", "capturable"))
-            beside[key] = value.to(row.values.device if on_device else "cpu", copy=True)
+            defaults = self._optimizer.defaults
+            counts_on_host = not (defaults.get("fused") or defaults.get("capturable"))
+            on_host = key == _COUNTER and counts_on_host  # as torch itself restores it
+            beside[key] = value.to("cpu" if on_host else row.values.device, copy=True)
             return
         if key not in beside:
             beside[key] = torch.zeros_like(row.values, dtype=value.dtype)

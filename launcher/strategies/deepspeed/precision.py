@@ -1,4 +1,7 @@
-"""Autocast over weights in fp32, as with DDP, or weights in the engine's own 16 bits."""
+"""Autocast over weights in fp32, as with DDP, or weights in the engine's own 16 bits.
+
+Which of the two is asked for, the engine's configuration says; `planner` makes it.
+"""
 
 import contextlib
 from typing import Any
@@ -55,8 +58,8 @@ class Precision:
         scaler = layout.scaler_of(engine)
         if isinstance(scaler, torch.amp.GradScaler):
             return scaler.state_dict()
-        plain = (bool, int, float)
-        return {k: v for k, v in vars(scaler or self).items() if scaler and isinstance(v, plain)}
+        known = {} if scaler is None else vars(scaler)
+        return {k: v for k, v in known.items() if isinstance(v, bool | int | float)}
 
     def load_scaler(self, engine: Any, saved: dict[str, Any]) -> None:
         """A state of another kind of scaler is left aside: a fresh one finds its scale again."""
