@@ -64,12 +64,13 @@ class Tied(nn.Module):
 
 
 class ByApply(nn.Module):
-    """By `Module.apply`, with a layer that is frozen and a buffer."""
+    """By `Module.apply`, with a layer that is frozen and a buffer in fp64."""
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 3))
         self.layers[0].requires_grad_(False)
+        self.register_buffer("third", torch.tensor([1.0], dtype=torch.float64) / 3)
         self.apply(self._set)
 
     def _set(self, module: nn.Module) -> None:
