@@ -1,11 +1,11 @@
 """The libraries that ranks train with: whether a host has them, and what is imported ahead."""
 
-import importlib.util
 import sys
 from collections.abc import Sequence
 
 from launcher.errors import PreflightError
 from launcher.plan import Deepspeed, RunPlan
+from launcher.resources import is_installed
 
 
 def needed(plan: RunPlan) -> tuple[str, ...]:
@@ -18,7 +18,7 @@ def missing(packages: Sequence[str], *, host: str) -> list[str]:
     return [
         f"host {host} has no {package}; install it for {sys.executable}"
         for package in packages
-        if importlib.util.find_spec(package) is None
+        if not is_installed(package)
     ]
 
 

@@ -3,6 +3,7 @@
 How much of it a run uses is decided in `planner`; torch is never imported and CUDA never started.
 """
 
+import importlib.util
 import json
 import os
 import platform
@@ -31,6 +32,7 @@ __all__ = [
     "Resources",
     "environment_names",
     "inherited_environment",
+    "is_installed",
     "oom_kill_count",
     "lacking_secrets",
     "own_python_path",
@@ -161,6 +163,16 @@ def lacking_secrets(names: Sequence[str], *, host: str) -> str:
         f"secrets: {', '.join(names)} of the spec is not on host {host}; set it in the environment "
         "there, or write it to ~/.launcher/secrets/NAME"
     )
+
+
+def is_installed(package: str) -> bool:
+    """Whether this Python has it; nothing is imported.
+
+    A folder of that name, such as the `wandb` which every W&B run leaves behind, is found as a
+    package without an origin.
+    """
+    found = importlib.util.find_spec(package)
+    return found is not None and found.origin is not None
 
 
 def own_python_path() -> str:

@@ -4,7 +4,6 @@ What that process does is written in `tracking.wandb`, which is not imported her
 """
 
 import contextlib
-import importlib.util
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from typing import Self
 
 from launcher import rundir, storage
 from launcher.errors import PreflightError
+from launcher.resources import is_installed
 from launcher.rundir import RunDir
 
 PATIENCE_S = 30.0
@@ -38,12 +38,8 @@ def tracking_command(run_dir: RunDir) -> list[str]:
 
 
 def check_installed() -> None:
-    """PreflightError where W&B is missing; nothing is imported.
-
-    A folder `wandb`, which every W&B run leaves behind, is found as a package without an origin.
-    """
-    found = importlib.util.find_spec("wandb")
-    if found is None or found.origin is None:
+    """PreflightError where W&B is missing; nothing is imported."""
+    if not is_installed("wandb"):
         raise PreflightError(
             "the spec asks for tracking.wandb, but wandb is not installed here; run "
             "`pip install 'torch-launcher[wandb]'`, or `--set tracking=null` to train without it"
