@@ -5,13 +5,15 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.processes import Trained, bare_run, launcher_run, require, train
+from benchmarks.processes import Trained, bare_run, launcher_run, mean_blocked_s, train
 from benchmarks.report import Row
 
 _STEPS = 130
 _EVERY = 60
 _WARM_UP = 10
 _NEVER = 1_000_000
+_SAVED = range(_EVERY, _STEPS, _EVERY)
+"""Without the save at the end, where no step waits."""
 _AFTER_SAVE = 8
 """Steps after a save that it may still slow down."""
 
@@ -86,7 +88,7 @@ def _turn(scratch: Path, number: int) -> _Turn:
     bare = train(command, scratch / f"bare-{number}")
     with_saves = sum(saving.step_times_s(after=_WARM_UP))
     return _Turn(
-        blocked=_blocked(saving),
+        blocked=mean_blocked_s(saving, at_steps=_SAVED),
         torch_save=statistics.fmean(json.loads((saved_to / "saves.json").read_text())),
         lost=_lost(saving),
         lost_to_torch_save=_lost(bare),
@@ -96,21 +98,13 @@ def _turn(scratch: Path, number: int) -> _Turn:
     )
 
 
-def _blocked(saving: Trained) -> float:
-    """The mean over the saves of a run, without the one at its end, where no step waits."""
-    saves = [event for event in saving.events() if event["event"] == "checkpoint"]
-    blocked = [event["blocked_s"] for event in saves if event["step"] % _EVERY == 0]
-    require(len(blocked) == _STEPS // _EVERY, f"{len(blocked)} saves, not {_STEPS // _EVERY}")
-    return statistics.fmean(blocked)
-
-
 def _lost(run: Trained) -> float:
     """Seconds lost to one save, from the times at which steps ended.
 
     Step k's time is that from optimizer step k-1 to k, so a save after step s begins in s + 1.
     """
     times = run.step_times_s(after=1)
-    after = [s - 1 + i for s in range(_EVERY, _STEPS, _EVERY) for i in range(_AFTER_SAVE)]
+    after = [s - 1 + i for s in _SAVED for i in range(_AFTER_SAVE)]
     usual = statistics.median(times[_WARM_UP:])
     saves = len(after) // _AFTER_SAVE
     return (sum(times[at] for at in after) - usual * len(after)) / saves

@@ -3,7 +3,7 @@
 import statistics
 from pathlib import Path
 
-from benchmarks.processes import Trained, bare_run, launcher_run, train
+from benchmarks.processes import bare_run, launcher_run, take_turns
 from benchmarks.report import Row
 
 _STEPS = 260
@@ -32,25 +32,17 @@ def _rows(name: str, repeat: int, scratch: Path, *arguments: str) -> list[Row]:
     W&B starts, do not count on either side. CPU time is that of rank 0's process on all its
     threads: W&B runs in another one.
 
-    On a shared machine the same loop computes up to a tenth slower for minutes, so a side's run is
-    half a minute, and the sides take turns in going first.
+    A side's run is half a minute, and the sides take turns in going first.
     """
-    ours: list[Trained] = []
-    peer: list[Trained] = []
-    for turn in range(repeat):
-        command = launcher_run(
-            "gpt",
-            scratch,
-            train__max_steps=_STEPS,
-            checkpoint__every_steps=_EVERY,
-            tracking="{wandb: {project: bench, mode: offline}}",
-        )
-        sides = [
-            (ours, [*command, *arguments], scratch / f"ours-{turn}"),
-            (peer, bare_run("gpt", steps=_STEPS), scratch / f"peer-{turn}"),
-        ]
-        for runs, side, stamps in reversed(sides) if turn % 2 else sides:
-            runs.append(train(side, stamps))
+    command = launcher_run(
+        "gpt",
+        scratch,
+        train__max_steps=_STEPS,
+        checkpoint__every_steps=_EVERY,
+        tracking="{wandb: {project: bench, mode: offline}}",
+    )
+    sides = {"ours": [*command, *arguments], "peer": bare_run("gpt", steps=_STEPS)}
+    ours, peer = take_turns(sides, scratch, repeat)
     return [
         Row(
             name=name,

@@ -10,7 +10,8 @@ from benchmarks.processes import (
     LAUNCHER,
     Trained,
     launcher_run,
-    require,
+    mean_blocked_s,
+    take_turns,
     torchrun,
     train,
 )
@@ -23,6 +24,8 @@ _EVERY = 70
 _GOAL = 1.02
 _SAVED_STEPS = 40
 _SAVE_EVERY = 15
+_SAVED = range(_SAVE_EVERY, _SAVED_STEPS, _SAVE_EVERY)
+"""Without what is saved at the end and after the resume, where no step waits."""
 
 
 def measure(repeat: int, scratch: Path) -> list[Row]:
@@ -34,22 +37,15 @@ def measure(repeat: int, scratch: Path) -> list[Row]:
     """
     rows = []
     for stage in _STAGES:
-        ours: list[Trained] = []
-        peer: list[Trained] = []
-        for turn in range(repeat):
-            command = launcher_run(
-                "gpt",
-                scratch,
-                strategy=_strategy(stage),
-                train__max_steps=_STEPS,
-                checkpoint__every_steps=_EVERY,
-            )
-            sides = [
-                (ours, command, scratch / f"ours-{stage}-{turn}"),
-                (peer, _bare("gpt", stage, steps=_STEPS), scratch / f"peer-{stage}-{turn}"),
-            ]
-            for runs, side, stamps in reversed(sides) if turn % 2 else sides:
-                runs.append(train(side, stamps))
+        command = launcher_run(
+            "gpt",
+            scratch,
+            strategy=_strategy(stage),
+            train__max_steps=_STEPS,
+            checkpoint__every_steps=_EVERY,
+        )
+        sides = {f"ours-{stage}": command, f"peer-{stage}": _bare("gpt", stage, steps=_STEPS)}
+        ours, peer = take_turns(sides, scratch, repeat)
         rows += [
             _step_row(f"{what}, ZeRO {stage}", of, ours, peer)
             for what, of in (("median step", statistics.median), ("mean step", statistics.fmean))
@@ -98,16 +94,10 @@ def _turn(stage: int, scratch: Path, turn: int) -> tuple[tuple[float, float], tu
     train(bare, scratch / f"bare-{turn}")
     theirs = json.loads((saved_to / "times.json").read_text())
     load_s = [e["load_s"] for e in resumed.events() if e["event"] == "training"][-1]
-    return (_blocked(saving), statistics.fmean(theirs["saves"])), (load_s, theirs["load_s"])
-
-
-def _blocked(saving: Trained) -> float:
-    """The mean over the saves of a run, without the one at its end, where no step waits."""
-    saves = [event for event in saving.events() if event["event"] == "checkpoint"]
-    regular = range(_SAVE_EVERY, _SAVED_STEPS, _SAVE_EVERY)  # a resume has saved since, too
-    blocked = [event["blocked_s"] for event in saves if event["step"] in regular]
-    require(len(blocked) == len(regular), f"{len(blocked)} saves, not {len(regular)}")
-    return statistics.fmean(blocked)
+    return (mean_blocked_s(saving, at_steps=_SAVED), statistics.fmean(theirs["saves"])), (
+        load_s,
+        theirs["load_s"],
+    )
 
 
 def _step_row(

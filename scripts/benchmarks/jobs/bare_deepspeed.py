@@ -13,9 +13,8 @@ import deepspeed
 import torch
 import torch.distributed as dist
 import workload
-from bare import BATCH_PER_RANK, LEARNING_RATE
+from bare import BATCH_PER_RANK, LEARNING_RATE, batches
 from torch.optim.lr_scheduler import CosineAnnealingLR
-from torch.utils.data import DataLoader, DistributedSampler
 
 TAG = "saved"
 
@@ -26,25 +25,15 @@ def main(job: str, stage: int, steps: int, save_every: int, save_to: Path) -> No
     deepspeed.init_distributed("gloo")
     engine, schedule = start(job, stage)
     loss_of = getattr(workload, f"{job}_loss")
-    data = getattr(workload, f"{job}_data")()
-    sampler: DistributedSampler[Any] = DistributedSampler(data, seed=1)
-    loader = DataLoader(data, batch_size=BATCH_PER_RANK[job], sampler=sampler, drop_last=True)
     saves: list[float] = []
-    step = epoch = 0
-    while step < steps:
-        epoch += 1
-        sampler.set_epoch(epoch)
-        for inputs, labels in loader:
-            engine.backward(loss_of(engine(inputs), labels))
-            engine.step()
-            schedule.step()
-            step += 1
-            if save_every and step % save_every == 0:
-                started = time.perf_counter()
-                engine.save_checkpoint(save_to, tag=TAG)
-                saves.append(time.perf_counter() - started)
-            if step == steps:
-                break
+    for step, (inputs, labels) in enumerate(batches(job, steps), start=1):
+        engine.backward(loss_of(engine(inputs), labels))
+        engine.step()
+        schedule.step()
+        if save_every and step % save_every == 0:
+            started = time.perf_counter()
+            engine.save_checkpoint(save_to, tag=TAG)
+            saves.append(time.perf_counter() - started)
     if saves:
         load_s = load(job, stage, save_to)
         if dist.get_rank() == 0:
